@@ -1,0 +1,1 @@
+"""The PEFT method ``zero_init``: gated prompts, linear deltas and norm tuning on a frozen model."""
