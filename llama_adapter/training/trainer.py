@@ -8,6 +8,7 @@ The trainer knows a model only through its forward (``logits``, maybe ``aux_loss
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -47,6 +48,8 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "floating_point_ops": ("inputs",),
     "get_batch_samples": ("epoch_iterator", "num_batches", "device"),
     "get_decay_parameter_names": ("model",),
+    "get_eval_dataloader": ("eval_dataset",),
+    "get_test_dataloader": ("test_dataset",),
     "log": ("logs", "start_time"),
     "prediction_step": ("model", "inputs", "prediction_loss_only", "ignore_keys"),
     "save_model": ("output_dir", "_internal_call"),
@@ -191,6 +194,24 @@ class Trainer(CheckpointingTrainer):
         )
 
     # Evaluation
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """The host's loader, without ``dataloader_drop_last``: that is for training, every record is evaluated."""
+        with self._keeping_last_batch():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """The host's loader, without ``dataloader_drop_last``."""
+        with self._keeping_last_batch():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _keeping_last_batch(self) -> Iterator[None]:
+        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = asked
 
     def prediction_step(
         self,

@@ -155,3 +155,43 @@ def resumable(tmp_path, adapted):
         )
 
     return make
+
+
+DDP_RUNS = {
+    "token": {"gradient_accumulation_steps": 2},
+    "published": {"loss_reduction": "published", "gradient_accumulation_steps": 1},
+}
+"""The runs of the two-process test; each rank takes half of the batch of the one-process run."""
+
+
+def ddp_settings(output):
+    return {
+        "output_dir": str(output),
+        "max_steps": 6,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "logging_steps": 1.0,
+        "save_steps": 2.0,
+        "eval_strategy": "steps",
+        "eval_steps": 3.0,
+        "per_device_eval_batch_size": 2,
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "dataloader_drop_last": True,
+    }
+
+
+@pytest.fixture
+def single(tmp_path, adapted):
+    """Makes the one-process twin of a two-process run."""
+
+    def make(**settings):
+        return Trainer(
+            model=adapted(),
+            args=TrainingConfig(**{**ddp_settings(tmp_path / "single"), **settings}),
+            train_dataset=make_records(16),
+            eval_dataset=make_records(7, seed=5, name="eval.jsonl"),
+            data_collator=collate,
+        )
+
+    return make

@@ -143,6 +143,14 @@ def test_evaluation_does_not_depend_on_the_batch_size(trainer, records):
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
 
 
+def test_dropping_the_last_training_batch_does_not_drop_evaluation_records(trainer, records):
+    held_out = records(7, seed=3)
+    made = trainer(evaluation=held_out, per_device_eval_batch_size=3, dataloader_drop_last=True)
+    assert made.evaluate()["eval_tokens"] == labelled(held_out)
+    assert made.predict(held_out).metrics["test_tokens"] == labelled(held_out)
+    assert made.args.dataloader_drop_last
+
+
 def test_compute_metrics_sees_all_logits(trainer, records, adapted, collator):
     held_out = records(3, seed=3)
     made = trainer(evaluation=held_out, per_device_eval_batch_size=3)
