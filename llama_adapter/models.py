@@ -1,9 +1,9 @@
 """Loading: base models, tokenizers and adapters, with errors that say what was found instead.
 
-What is unusual: padding is decided from the tokenizer alone, by the same rule for training and generation, and never adds a
-token (that would change the size of the embeddings). Beside every adapter lies a small notes file that names its prompt
-template, so that generation asks exactly as training did.
-This module does not know training or data.
+What is unusual: padding is decided from the tokenizer alone, by the same rule for training and generation,
+and never adds a token (that would change the size of the embeddings). Beside every adapter lies a small notes
+file that names its prompt template, so that generation asks exactly as training did. This module does not
+know training or data.
 """
 
 import copy
@@ -22,7 +22,14 @@ from llama_adapter.errors import UserError
 NOTES_NAME = "llama_adapter.json"
 _NOTES_FORMAT = 1
 
-_PAD_LIKE = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>")
+_PAD_LIKE = (
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_0|>",
+    "<|endoftext|>",
+)
 """Tokens that models ship for padding without declaring them, tried in this order."""
 
 
@@ -34,10 +41,12 @@ class BaseModelConfig:
     """Folder of a Hugging Face model, or its name on the hub."""
 
     dtype: Literal["auto", "float32", "fp32", "bfloat16", "bf16", "float16", "fp16"] = "auto"
-    """Precision of the base weights; ``auto`` keeps the one they were saved in. Adapter weights stay in float32."""
+    """Precision of the base weights; ``auto`` keeps the one they were saved in. Adapter weights stay in
+    float32."""
 
     attn_implementation: str | None = None
-    """Attention kernel: ``sdpa``, ``eager``, ``flex_attention``, ``flash_attention_2`` ...; None lets transformers choose."""
+    """Attention kernel: ``sdpa``, ``eager``, ``flex_attention``, ``flash_attention_2`` ...; None lets
+    transformers choose."""
 
     revision: str | None = None
     """Branch, tag or commit on the hub."""
@@ -70,7 +79,8 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
     """Load the base model, frozen, in evaluation mode.
 
     Raises:
-        UserError: When there is no such model, or it is in another format, or a kernel that was asked for is not active.
+        UserError: When there is no such model, or it is in another format, or a kernel that was asked for is
+            not active.
     """
     check_base(config.name_or_path)
     try:
@@ -85,7 +95,7 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"The base model {config.name_or_path!r} could not be loaded: {_first_line(error)} "
-            "Check base.name_or_path and the other settings under `base`."
+            "Set base.name_or_path and the other settings under `base`."
         ) from error
     _check_attention(model, config)
     model.requires_grad_(False)
@@ -106,7 +116,7 @@ def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"The tokenizer of {config.name_or_path!r} could not be loaded: {_first_line(error)} "
-            "Copy the tokenizer files (tokenizer.json or tokenizer.model) into the model's folder."
+            "Add the tokenizer files (tokenizer.json or tokenizer.model) into the model's folder."
         ) from error
     return ensure_pad_token(tokenizer)
 
@@ -114,8 +124,8 @@ def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Give a tokenizer without a pad token one from its own vocabulary; one that has it stays as it is.
 
-    The order is: a token shipped for padding, the unknown token, the end token. Padding is masked and carries no label,
-    so sharing a token with another use changes nothing.
+    The order is: a token shipped for padding, the unknown token, the end token. Padding is masked and carries
+    no label, so sharing a token with another use changes nothing.
 
     Raises:
         UserError: When the tokenizer has none of these.
@@ -142,16 +152,21 @@ def check_base(name_or_path: str) -> None:
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_file():
-        raise UserError(f"The base model {name_or_path!r} is a file. Give the folder that holds it and its config.json.")
+        raise UserError(
+            f"The base model {name_or_path!r} is a file. Use the folder that holds it and its config.json."
+        )
     if not folder.is_dir():
         if _is_hub_name(name_or_path):
             return
         raise UserError(
             f"The base model folder {name_or_path!r} does not exist. "
-            "Give an existing folder, or a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct."
+            "Use an existing folder, or a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct."
         )
     if not (folder / "config.json").is_file():
-        raise UserError(f"The folder {name_or_path!r} holds no config.json. {_what_lies_in(folder)}")
+        raise UserError(
+            f"The folder {name_or_path!r} holds no config.json. {_what_lies_in(folder)} "
+            "Use the folder of a Hugging Face model."
+        )
 
 
 def attach_adapter(model: PreTrainedModel, config: PeftConfig, name: str = "default") -> PeftModel:
@@ -167,7 +182,7 @@ def attach_adapter(model: PreTrainedModel, config: PeftConfig, name: str = "defa
             raise
         raise UserError(
             f"The adapter {config.peft_type} does not fit {type(model).__name__}: {_first_line(error)} "
-            "Change the settings under `adapter`."
+            "Set others under `adapter`."
         ) from error
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise UserError(
@@ -177,7 +192,9 @@ def attach_adapter(model: PreTrainedModel, config: PeftConfig, name: str = "defa
     return adapted
 
 
-def load_adapter(model: PreTrainedModel, dirs: Mapping[str, str | Path], trainable: bool = False) -> PeftModel:
+def load_adapter(
+    model: PreTrainedModel, dirs: Mapping[str, str | Path], trainable: bool = False
+) -> PeftModel:
     """Load saved adapters onto a base model; the first one is active.
 
     Args:
@@ -189,24 +206,28 @@ def load_adapter(model: PreTrainedModel, dirs: Mapping[str, str | Path], trainab
         UserError: When a folder holds no adapter, or it does not fit the model.
     """
     if not dirs:
-        raise UserError("No adapter was given. Name at least one folder that holds an adapter_config.json.")
+        raise UserError(
+            f"No adapter was given ({dict(dirs)}). Use at least one folder that holds an adapter_config.json."
+        )
     adapted: PeftModel | None = None
     for name, folder in dirs.items():
         check_adapter(folder)
         try:
             if adapted is None:
-                adapted = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+                adapted = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, is_trainable=trainable
+                )
             else:
                 adapted.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(
-                f"The adapter in {str(folder)!r} could not be loaded onto {type(model).__name__}: {_first_line(error)} "
-                "Use the base model it was trained on; its README.md names it."
+                f"The adapter in {str(folder)!r} could not be loaded onto {type(model).__name__}: "
+                f"{_first_line(error)} Use the base model it was trained on; its README.md names it."
             ) from error
     if adapted is None:
-        raise UserError(f"No adapter could be loaded from {list(dirs)}. Name at least one folder.")
+        raise UserError(f"No adapter could be loaded from {list(dirs)}. Use at least one folder.")
     adapted.set_adapter(next(iter(dirs)))
     return adapted if trainable else adapted.eval()
 
@@ -221,9 +242,13 @@ def check_adapter(folder: str | Path) -> None:
     if (path / "adapter_config.json").is_file():
         return
     nearby = sorted(found.parent for found in path.glob("*/adapter_config.json"))
-    hint = f"Did you mean {str(nearby[-1])!r}?" if nearby else "Give the folder that `train` saved (OUTPUT_DIR/adapter)."
+    hint = (
+        f"Did you mean {str(nearby[-1])!r}?"
+        if nearby
+        else "Use the folder that `train` saved (OUTPUT_DIR/adapter)."
+    )
     state = "holds no adapter_config.json" if path.is_dir() else "does not exist"
-    raise UserError(f"The adapter folder {str(folder)!r} {state}. {hint}")
+    raise UserError(f"The adapter folder {str(folder)!r} {state}. Use one that does. {hint}")
 
 
 def write_notes(folder: str | Path, notes: AdapterNotes) -> None:
@@ -244,11 +269,13 @@ def read_notes(folder: str | Path) -> AdapterNotes:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{str(path)!r} is not valid JSON ({error}). Restore it, or delete it.") from error
+        raise UserError(
+            f"{str(path)!r} is not valid JSON ({error}). Delete it, or use a copy of the adapter."
+        ) from error
     if content.get("format") != _NOTES_FORMAT:
         raise UserError(
             f"{str(path)!r} has format {content.get('format')!r}, this version reads {_NOTES_FORMAT}. "
-            "Update llama-adapter (`pip install -U llama-adapter`)."
+            "Install a newer one (`pip install -U llama-adapter`)."
         )
     known = AdapterNotes.__dataclass_fields__
     return AdapterNotes(**{key: value for key, value in content.items() if key in known})
@@ -264,8 +291,8 @@ def _check_attention(model: PreTrainedModel, config: BaseModelConfig) -> None:
     active = getattr(model.config, "_attn_implementation", None)
     if config.attn_implementation is not None and active != config.attn_implementation:
         raise UserError(
-            f"attn_implementation={config.attn_implementation!r} was asked for, but {type(model).__name__} uses {active!r}. "
-            "Choose a kernel that this model and machine support, or leave it out."
+            f"attn_implementation={config.attn_implementation!r} was asked for, but {type(model).__name__} "
+            f"uses {active!r}. Choose a kernel that this model and machine support, or leave it out."
         )
 
 
@@ -280,15 +307,15 @@ def _what_lies_in(folder: Path) -> str:
         return "It holds an adapter; give the base model here and the adapter under `--adapter`."
     if any(folder.glob("*.gguf")):
         return (
-            "It holds a GGUF file; load it once with from_pretrained(..., gguf_file=...) and save_pretrained it "
-            "as a Hugging Face folder."
+            "It holds a GGUF file; load it once with from_pretrained(..., gguf_file=...) "
+            "and save_pretrained it as a Hugging Face folder."
         )
     if any(folder.glob("consolidated.*.pth")) or (folder / "params.json").is_file():
         return "It holds Meta's own format; convert it with transformers' convert_llama_weights_to_hf script."
     inner = sorted(found.parent.name for found in folder.glob("*/config.json"))
     if inner:
         return f"Did you mean its folder {inner[0]!r}?"
-    return "Give the folder that `save_pretrained` or a hub download wrote."
+    return "It may be the wrong one."
 
 
 def _first_line(error: BaseException) -> str:

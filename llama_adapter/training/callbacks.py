@@ -1,7 +1,8 @@
 """What a run shows and writes while it goes: the JSONL log and the progress bar.
 
-What is unusual: a resumed run continues its log without repeating steps; records after the checkpoint are dropped first.
-Both act on the first process only. They do not compute anything; numbers come from the trainer's log records.
+What is unusual: a resumed run continues its log without repeating steps; records after the checkpoint are
+dropped first. Both act on the first process only. They do not compute anything; numbers come from the
+trainer's log records.
 """
 
 import json
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
 LOG_NAME = "log.jsonl"
 
@@ -96,7 +98,9 @@ class ProgressBar(TrainerCallback):
             TextColumn("{task.fields[numbers]}"),
             console=self._console,
         )
-        self._training = self._progress.add_task("training", total=state.max_steps, completed=state.global_step, numbers="")
+        self._training = self._progress.add_task(
+            "training", total=state.max_steps, completed=state.global_step, numbers=""
+        )
         self._progress.start()
 
     def on_step_end(
@@ -118,7 +122,9 @@ class ProgressBar(TrainerCallback):
         if self._progress is None:
             return
         if self._evaluation is None:
-            total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else None
+            total = (
+                len(eval_dataloader) if eval_dataloader is not None and has_length(eval_dataloader) else None
+            )
             self._evaluation = self._progress.add_task("evaluation", total=total, numbers="")
         self._progress.advance(self._evaluation)
 
@@ -167,7 +173,9 @@ _HEADLINE = {
 def headline(logs: dict[str, Any]) -> str:
     """The numbers of a log record that fit on one line."""
     return "  ".join(
-        shape.format(logs[name]) for name, shape in _HEADLINE.items() if isinstance(logs.get(name), int | float)
+        shape.format(logs[name])
+        for name, shape in _HEADLINE.items()
+        if isinstance(logs.get(name), int | float)
     )
 
 

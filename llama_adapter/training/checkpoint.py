@@ -1,10 +1,10 @@
 """Checkpoints that are either complete or not there.
 
-A checkpoint is written into a hidden staging folder, flushed to disk, closed with a manifest (name, size and SHA-256 of every
-file, written last) and only then renamed to ``checkpoint-STEP``. What is unusual: the name alone is never believed.
-A folder counts as complete when its manifest is there and every file still agrees with it; everything else is left over from
-a crash, a full disk or a copy that stopped half-way, and is passed over with a reason.
-This module knows files, not what is in them.
+A checkpoint is written into a hidden staging folder, flushed to disk, closed with a manifest (name, size and
+SHA-256 of every file, written last) and only then renamed to ``checkpoint-STEP``. What is unusual: the name
+alone is never believed. A folder counts as complete when its manifest is there and every file still agrees
+with it; everything else is left over from a crash, a full disk or a copy that stopped half-way, and is passed
+over with a reason. This module knows files, not what is in them.
 """
 
 import hashlib
@@ -46,12 +46,16 @@ def clear_staging(output_dir: Path) -> None:
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:
     """Folders named like a checkpoint, last step first; complete or not."""
-    found = [(int(match[1]), path) for path in output_dir.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    found = [
+        (int(match[1]), path)
+        for path in output_dir.glob("checkpoint-*")
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return [path for _, path in sorted(found, reverse=True) if path.is_dir()]
 
 
 def publish(written: Path, final: Path, notes: dict[str, Any]) -> None:
-    """Close a written folder with its manifest and move it to its name, so that a crash leaves all or nothing.
+    """Close a written folder with its manifest and give it its name; a crash leaves all or nothing.
 
     Args:
         written: Folder whose files are all there.
@@ -62,9 +66,14 @@ def publish(written: Path, final: Path, notes: dict[str, Any]) -> None:
     for path in sorted(written.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             _flush(path)
-            files[path.relative_to(written).as_posix()] = {"size": path.stat().st_size, "sha256": _digest(path)}
+            files[path.relative_to(written).as_posix()] = {
+                "size": path.stat().st_size,
+                "sha256": _digest(path),
+            }
     manifest = written / MANIFEST
-    manifest.write_text(json.dumps({"format": FORMAT, "run": notes, "files": files}, indent=1), encoding="utf-8")
+    manifest.write_text(
+        json.dumps({"format": FORMAT, "run": notes, "files": files}, indent=1), encoding="utf-8"
+    )
     _flush(manifest)
     for folder in [*(path for path in written.rglob("*") if path.is_dir()), written]:
         _flush(folder)
@@ -118,7 +127,7 @@ def last_complete(output_dir: Path) -> Search:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a damaged checkpoint so that nothing takes it for one, without deleting it; returns the new path."""
+    """Rename a damaged checkpoint, so that nothing takes it for one; returns the new path."""
     target = folder.with_name(f"damaged-{folder.name}")
     if target.exists():
         shutil.rmtree(target)

@@ -1,8 +1,9 @@
 """Settings of a training run: transformers' ``TrainingArguments`` and the few that this field adds.
 
-What is unusual: creating a :class:`TrainingConfig` already finds the device (and joins the process group under torchrun),
-because ``TrainingArguments`` does; so it is created once, when a run starts, never to read defaults or help texts.
-A preset only fills settings that were left at their default. The config does not know the model or the data.
+What is unusual: creating a :class:`TrainingConfig` already finds the device (and joins the process group
+under torchrun), because ``TrainingArguments`` does; so it is created once, when a run starts, never to read
+defaults or help texts. A preset only fills settings that were left at their default. The config does not know
+the model or the data.
 """
 
 from dataclasses import dataclass, fields
@@ -27,16 +28,20 @@ class TrainingConfig(TrainingArguments):
     """Folder for checkpoints, ``log.jsonl`` and the final adapter (``adapter/``)."""
 
     preset: PresetName | None = None
-    """Published hyper-parameters for every setting left at its default: ``v1`` (LLaMA-Adapter) or ``v2`` (instruction stage)."""
+    """Published hyper-parameters for every setting left at its default: ``v1`` (LLaMA-Adapter) or ``v2``
+    (instruction stage)."""
 
     learning_rate: float = 1e-3
-    """Peak learning rate. Adapters want more than full fine-tuning: 1e-3 at 7B, up to 5e-3 for models of 0.1B."""
+    """Peak learning rate. Adapters want more than full fine-tuning: 1e-3 at 7B, up to 5e-3 for models of
+    0.1B."""
 
     base_learning_rate: float | None = None
-    """Peak rate per 256 rows of one optimiser step; replaces ``learning_rate``, and the rate used is printed."""
+    """Peak rate per 256 rows of one optimiser step; replaces ``learning_rate``, and the rate used
+    is printed."""
 
     schedule: Literal["transformers", "published"] = "transformers"
-    """``transformers``: ``lr_scheduler_type`` and ``warmup_steps``. ``published``: linear warm-up, then cosine, set per step."""
+    """``transformers``: ``lr_scheduler_type`` and ``warmup_steps``. ``published``: linear warm-up, then
+    cosine, set per step."""
 
     warmup_epochs: float = 0.0
     """Warm-up of the published schedule in (fractional) epochs."""
@@ -49,8 +54,8 @@ class TrainingConfig(TrainingArguments):
     ``published``: mean per device batch, then over accumulation and ranks, as the published code does."""
 
     weight_decay_rule: Literal["published", "transformers"] = "published"
-    """Which tensors ``weight_decay`` touches. ``published``: those with two or more dimensions (prompts, gates, LoRA).
-    ``transformers``: all but biases and norms, so scales too."""
+    """Which tensors ``weight_decay`` touches. ``published``: those with two or more dimensions (prompts,
+    gates, LoRA). ``transformers``: all but biases and norms, so scales too."""
 
     resume: bool = False
     """Continue from the last complete checkpoint in ``output_dir``; without one, say so and start fresh."""
@@ -62,10 +67,20 @@ class TrainingConfig(TrainingArguments):
     """Stop at the first loss or gradient that is not finite, and name the records of the batch."""
 
     peak_flops: float | None = None
-    """Peak FLOP/s of one device, for model FLOPs utilisation (MFU) where the device is not in the built-in table."""
+    """Peak FLOP/s of one device, for model FLOPs utilisation (MFU) where the device is not in the built-in
+    table."""
 
-    logging_steps: float = 10
-    """Steps between two log records (below 1: share of all steps)."""
+    logging_steps: float = 10.0
+    """Optimiser steps between two log records (below 1: share of all steps)."""
+
+    save_steps: float = 500.0
+    """Optimiser steps between two checkpoints, with ``save_strategy=steps`` (below 1: share of all steps)."""
+
+    warmup_steps: float = 0.0
+    """Warm-up of the transformers schedules in optimiser steps (below 1: share of all steps)."""
+
+    eval_delay: float = 0.0
+    """Epochs or steps, as ``eval_strategy`` counts, before the first evaluation."""
 
     logging_nan_inf_filter: bool = False
     """Hide losses that are not finite from the log."""
@@ -86,7 +101,9 @@ class TrainingConfig(TrainingArguments):
         try:
             super().__post_init__()
         except ValueError as error:
-            raise UserError(f"The training settings do not fit together: {error} Change them under `training`.") from error
+            raise UserError(
+                f"Settings under `training` do not fit together: {error}. Set them as the message says."
+            ) from error
         check_checkpointing(self)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False
@@ -116,6 +133,6 @@ class TrainingConfig(TrainingArguments):
         if self.learning_rate not in (default, rate):
             raise UserError(
                 f"Both learning_rate={self.learning_rate:g} and base_learning_rate={base:g} were given. "
-                "Keep one of them: the base rate is scaled by the rows per step / 256."
+                "Use one of them: the base rate is scaled by the rows per step / 256."
             )
         self.learning_rate = rate

@@ -1,8 +1,8 @@
 """Which trainable tensors weight decay touches, under the published rule.
 
-The published code exempts tensors with at most one dimension and biases. What is unusual: gates carry extra dimensions of
-size one, there as here, so they *do* decay; scales, biases and norms do not (transformers' own rule would pull a scale
-from 1 towards 0). It knows parameter names and shapes, nothing else.
+The published code exempts tensors with at most one dimension and biases. What is unusual: gates carry extra
+dimensions of size one, there as here, so they *do* decay; scales, biases and norms do not (transformers' own
+rule would pull a scale from 1 towards 0). It knows parameter names and shapes, nothing else.
 """
 
 import re
@@ -31,7 +31,10 @@ def decay_summary(parameters: Iterable[tuple[str, nn.Parameter]], decayed: Itera
     """
     chosen = set(decayed)
     trainable = [name for name, parameter in parameters if parameter.requires_grad]
-    groups = {"decay": [n for n in trainable if n in chosen], "none": [n for n in trainable if n not in chosen]}
+    groups = {
+        "decay": [n for n in trainable if n in chosen],
+        "none": [n for n in trainable if n not in chosen],
+    }
     parts = []
     for label, names in groups.items():
         kinds = sorted({_kind(name) for name in names})

@@ -1,7 +1,7 @@
-"""The non-finite guard: a loss or gradient that is nan or inf stops the run and names the records it came from.
+"""The non-finite guard: a loss or gradient that is nan or inf stops the run and names its records.
 
-What is unusual: losses are known per token, so only the rows that went wrong are named; if all did, the weights are at fault.
-It knows record ids as the collator gives them (``file:line``), nothing of the model.
+What is unusual: losses are known per token, so only the rows that went wrong are named; if all did, the
+weights are at fault. It knows record ids as the collator gives them (``file:line``), nothing of the model.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,8 @@ def check_losses(
     if len(bad_rows) == count > 1:
         where = f"all {count} rows, so rather the weights than the records are at fault"
     raise UserError(
-        f"The loss became {float(values[~finite][0])} in step {moment.step} on {where}: {_list(named)}. {_advice(moment)}"
+        f"The loss became {float(values[~finite][0])} in step {moment.step} on {where}: {_list(named)}. "
+        f"Try to {_advice(moment)}"
     )
 
 
@@ -73,16 +74,20 @@ def check_gradient(norm: float, record_ids: list[str], moment: Moment) -> None:
         return
     named = _list(record_ids) if record_ids else "(the collator gives no record_id)"
     raise UserError(
-        f"The gradient norm became {norm} in step {moment.step}, whose records are {named}. {_advice(moment)}"
+        f"The gradient norm became {norm} in step {moment.step}, whose records are {named}. "
+        f"Try to {_advice(moment)}"
     )
 
 
 def _advice(moment: Moment) -> str:
-    tries = [f"lower training.learning_rate (now {moment.learning_rate:.3g})", "set training.max_grad_norm=1.0"]
+    tries = [
+        f"lower training.learning_rate (now {moment.learning_rate:.3g})",
+        "set training.max_grad_norm=1.0",
+    ]
     if moment.precision == "fp16":
         tries.append("use bf16 instead of fp16")
     tries.append("look at these records with `llama-adapter validate-data`")
-    return f"Try to {', or '.join(tries)}; training.resume=true continues from the last checkpoint."
+    return f"{', or '.join(tries)}; training.resume=true continues from the last checkpoint."
 
 
 def _list(names: list[str]) -> str:

@@ -1,9 +1,10 @@
 """Cross-entropy over labelled positions only.
 
-The label of position t is scored by the logits of position t - 1, so a row's first label never counts. What is unusual:
-the logits of unlabelled positions are not computed. The hidden states are narrowed to the labelled positions on their way into
-the output embedding (a forward pre-hook), so whatever the model does to logits afterwards (soft cap, scaling) still happens.
-Where that cannot be done (torch.compile, no output embedding) the labelled rows of the full logits are taken instead.
+The label of position t is scored by the logits of position t - 1, so a row's first label never counts. What
+is unusual: the logits of unlabelled positions are not computed. The hidden states are narrowed to the
+labelled positions on their way into the output embedding (a forward pre-hook), so whatever the model does to
+logits afterwards (soft cap, scaling) still happens. Where that cannot be done (torch.compile, no output
+embedding) the labelled rows of the full logits are taken instead.
 
 Letters: B rows of the batch, T tokens, N labelled positions, H hidden size, V vocabulary.
 """
@@ -69,7 +70,7 @@ class LabelledPositions:
         """Negative log-likelihood of each target in nats, in fp32.
 
         Args:
-            logits: What the model returned: of all positions, or of the labelled ones if it ran under :meth:`narrowed`.
+            logits: What the model returned: all positions, or the labelled ones after :meth:`narrowed`.
             label_smoothing: Share of the target mass spread over the vocabulary.
         """
         labelled = logits[0] if self._applied else logits[self.mask]

@@ -1,8 +1,9 @@
-"""What is measured: answer likelihood over an evaluation set, tokens per second, peak memory, model FLOPs utilisation.
+"""What is measured: answer likelihood, tokens per second, peak memory, model FLOPs utilisation (MFU).
 
-What is unusual: the evaluation loss is one mean over all labelled tokens of the set, exact over batches and ranks, not a mean
-of batch means. Throughput counts training time only; evaluation and checkpoints do not slow it down in the log.
-FLOPs count what a frozen base needs: no weight gradients, and no recomputation. Nothing here knows the trainer.
+What is unusual: the evaluation loss is one mean over all labelled tokens of the set, exact over batches and
+ranks, not a mean of batch means. Throughput counts training time only; evaluation and checkpoints do not slow
+it down in the log. FLOPs count what a frozen base needs: no weight gradients, and no recomputation. Nothing
+here knows the trainer.
 """
 
 import math
@@ -131,7 +132,7 @@ class ThroughputMeter:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Peak memory so far: allocated by torch on a CUDA device, else the resident set of the process, in GiB."""
+    """Peak memory so far in GiB: allocated by torch on a CUDA device, else the process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
     if sys.platform == "win32":
@@ -171,11 +172,12 @@ class TrainingFlops:
 
 
 def training_flops(model: nn.Module) -> TrainingFlops:
-    """FLOPs per token from the weights: 2 each for the forward, 2 for the gradient of its input, 2 for its own.
+    """FLOPs per token, from the weights.
 
-    A frozen weight has no gradient of its own, and one before the first trainable weight no input gradient either.
-    Looking up input embeddings costs no product. Attention scores are left out: at the lengths of instruction data
-    they are a few per cent of the weights' share.
+    Each weight costs 2 in the forward, 2 for the gradient of its input, and 2 for its own gradient. A frozen
+    weight has no gradient of its own, and one before the first trainable weight no input gradient either.
+    Looking up input embeddings costs no product. Attention scores are left out: at the lengths of instruction
+    data they are a few per cent of the weights' share.
     """
     looked_up = _weight_of(model, "get_input_embeddings")
     head = _weight_of(model, "get_output_embeddings")

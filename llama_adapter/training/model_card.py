@@ -1,7 +1,7 @@
 """What lies beside the adapter weights: a README that says how to load them.
 
-PEFT does not discover plugins, so whoever loads the adapter must import this package first; the README starts with that line.
-PEFT writes a README of its own on every save; it is replaced.
+PEFT does not discover plugins, so whoever loads the adapter must import this package first; the README starts
+with that line. PEFT writes a README of its own on every save; it is replaced.
 """
 
 from pathlib import Path

@@ -1,8 +1,9 @@
 """Published hyper-parameters as data: one table per recipe, applied to whatever was left at its default.
 
-What is unusual: the learning rate is not in the tables. The recipes give a base rate per 256 rows, so the rate that is used
-follows from the rows of one optimiser step, and those are part of the recipe too (32).
-The tables do not know the adapter itself; its own presets (prompt length, layers, gates) belong to the adapter's config.
+What is unusual: the learning rate is not in the tables. The recipes give a base rate per 256 rows, so the
+rate that is used follows from the rows of one optimiser step, and those are part of the recipe too (32). The
+tables do not know the adapter itself; its own presets (prompt length, layers, gates) belong to the adapter's
+config.
 """
 
 from typing import Any, Literal
@@ -31,7 +32,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "v1": {**_COMMON, "base_learning_rate": 9e-3, "num_train_epochs": 5.0, "warmup_epochs": 2.0},
     "v2": {**_COMMON, "base_learning_rate": 1e-3, "num_train_epochs": 4.0, "warmup_epochs": 1.0},
 }
-"""``v1``: language-only LLaMA-Adapter. ``v2``: the instruction stage of LLaMA-Adapter V2 (bias, scale and norm tuning)."""
+"""``v1``: language-only LLaMA-Adapter. ``v2``: the instruction stage of LLaMA-Adapter V2 (bias, scale and
+norm tuning)."""
 
 PRESET_ROWS: dict[str, int] = {"v1": 32, "v2": 32}
 """Rows of one optimiser step, over all devices and accumulation steps, that the recipe was run with."""
@@ -48,7 +50,7 @@ def scaled_learning_rate(base_learning_rate: float, rows: int) -> float:
 
 
 def accumulation_for(preset: str, rows_per_pass: int) -> int:
-    """Accumulation steps with which a recipe keeps its rows per step on fewer devices; 1 when they do not divide.
+    """Accumulation steps with which a recipe keeps its rows per step; 1 when they do not divide.
 
     Args:
         preset: Name of the recipe.

@@ -1,12 +1,13 @@
 """What was asked for and is not active is an error or a warning, never silence.
 
-Settings are checked twice: against the machine before anything is built (:func:`check_settings`), and against what
-accelerate really set up afterwards (:func:`check_active`), because accelerate drops some requests without a word.
-The checks do not know the model; what a model supports is said where it is loaded.
+Settings are checked twice: against the machine before anything is built (:func:`check_settings`), and against
+what accelerate really set up afterwards (:func:`check_active`), because accelerate drops some requests
+without a word. The checks do not know the model; what a model supports is said where it is loaded.
 """
 
 import logging
 import shutil
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -39,8 +40,8 @@ def check_settings(args: TrainingArguments) -> None:
     _check_compile(args)
     if args.auto_find_batch_size and getattr(args, "base_learning_rate", None) is not None:
         raise UserError(
-            "auto_find_batch_size=true changes the rows per step, from which base_learning_rate is scaled. "
-            "Set learning_rate instead, or fix per_device_train_batch_size."
+            f"auto_find_batch_size={args.auto_find_batch_size} changes the rows per step, "
+            "from which base_learning_rate is scaled. Set learning_rate instead, or fix per_device_train_batch_size."
         )
     for name, instead in _INERT.items():
         if getattr(args, name):
@@ -48,18 +49,19 @@ def check_settings(args: TrainingArguments) -> None:
 
 
 def check_checkpointing(args: TrainingArguments) -> None:
-    """Make activation checkpointing non-reentrant; the reentrant form loses gradients when the input needs none.
+    """Make activation checkpointing non-reentrant; the other form needs inputs with gradients.
 
     Raises:
         UserError: When the reentrant form was asked for.
     """
     if not args.activation_checkpointing:
         return
-    given = args.activation_checkpointing_kwargs or {}
+    asked = args.activation_checkpointing_kwargs
+    given = dict(asked) if isinstance(asked, dict) else {}
     if given.get("use_reentrant"):
         raise UserError(
-            f"activation_checkpointing_kwargs={given} asks for reentrant checkpointing, which a frozen base breaks. "
-            "Leave use_reentrant out; the non-reentrant form is used."
+            f"activation_checkpointing_kwargs={given} asks for reentrant checkpointing, "
+            "which loses gradients below a frozen embedding. Leave use_reentrant out."
         )
     args.activation_checkpointing_kwargs = {**given, "use_reentrant": False}
 
@@ -68,20 +70,25 @@ def _check_precision(args: TrainingArguments) -> None:
     on_cpu = _uses_cpu(args)
     if args.fp16 and on_cpu:
         raise UserError(
-            "fp16=true needs a GPU, and this run is on the CPU. "
+            f"fp16={args.fp16} needs a GPU, and this run is on the CPU. "
             "Use bf16=true, or leave both out and choose the weights' precision with base.dtype."
         )
     if args.tf32 and not is_torch_tf32_available():
         raise UserError(
-            "tf32=true needs an NVIDIA GPU of the Ampere generation or newer, and none is here. "
+            f"tf32={args.tf32} needs an NVIDIA GPU of the Ampere generation or newer, and none is here. "
             "Leave tf32 out; bf16=true is what makes matrix products cheaper elsewhere."
         )
     if (args.bf16 or args.bf16_full_eval) and on_cpu and not args.use_cpu:
         # TrainingArguments takes bf16 on the CPU only when the CPU was asked for by name.
         args.use_cpu = True
-    if args.bf16 and torch.cuda.is_available() and not args.use_cpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if (
+        args.bf16
+        and torch.cuda.is_available()
+        and not args.use_cpu
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
         raise UserError(
-            f"bf16=true is not supported by {torch.cuda.get_device_name()}. "
+            f"bf16={args.bf16} is not supported by {torch.cuda.get_device_name()}. "
             "Use fp16=true, or leave both out for full precision."
         )
 
@@ -91,8 +98,8 @@ def _check_compile(args: TrainingArguments) -> None:
     backend = args.torch_compile_backend or "inductor"
     if wanted and backend == "inductor" and _uses_cpu(args) and shutil.which("g++") is None:
         raise UserError(
-            "torch_compile=true uses inductor, which needs a C++ compiler on the CPU, and g++ was not found. "
-            "Install g++, or set torch_compile_backend=aot_eager."
+            f"torch_compile={args.torch_compile} uses inductor, which needs a C++ compiler on the CPU, "
+            "and g++ was not found. Install g++, or set torch_compile_backend=aot_eager."
         )
 
 
@@ -111,8 +118,9 @@ def check_active(args: TrainingArguments, accelerator: Accelerator) -> None:
         )
     if args.fsdp and active is not DistributedType.FSDP:
         raise UserError(
-            f"fsdp={args.fsdp!r} was asked for, but accelerate runs {active.value} on {accelerator.device.type}. "
-            "FSDP needs several GPU processes (torchrun); leave fsdp out to train data-parallel."
+            f"fsdp={args.fsdp!r} was asked for, but accelerate runs {active.value} on "
+            f"{accelerator.device.type}. FSDP needs several GPU processes (torchrun); "
+            "leave fsdp out to train data-parallel."
         )
     if args.deepspeed and active is not DistributedType.DEEPSPEED:
         raise UserError(
@@ -122,7 +130,7 @@ def check_active(args: TrainingArguments, accelerator: Accelerator) -> None:
     layout = accelerator.parallelism_config
     if layout is not None and (layout.cp_enabled or layout.sp_enabled):
         raise UserError(
-            f"parallelism_config={layout} splits sequences over devices, which the loss here does not support. "
+            f"parallelism_config={layout} splits sequences over devices, which the loss here cannot add up. "
             "Use data parallelism, FSDP or tensor parallelism."
         )
     if args.mixed_precision != accelerator.mixed_precision:
@@ -137,7 +145,6 @@ def warn_about_loss_path(args: TrainingArguments) -> None:
     """Name settings whose fast path the trainer's own loss does not take."""
     if args.use_liger_kernel:
         _log.warning(
-            "use_liger_kernel=true replaces norms and MLPs, but not the loss: the trainer computes that itself, "
-            "over the labelled tokens only."
+            "use_liger_kernel=true replaces norms and MLPs, but not the loss: the trainer computes that "
+            "itself, over the labelled tokens only."
         )
-

@@ -1,7 +1,7 @@
 """Which checkpoint a run continues from, decided once and the same on all ranks.
 
-What is unusual: damaged checkpoints are renamed, not deleted and not used, and a checkpoint of another adapter or another
-batch layout is noticed before anything is loaded. This module does not load weights.
+What is unusual: damaged checkpoints are renamed, not deleted and not used, and a checkpoint of another
+adapter or another batch layout is noticed before anything is loaded. This module does not load weights.
 """
 
 import json
@@ -44,7 +44,9 @@ def choose_checkpoint(output_dir: Path, request: str | bool) -> Choice:
     if isinstance(request, str):
         reason = defect(Path(request))
         if reason is not None:
-            raise UserError(f"{reason} Name a complete checkpoint, or use training.resume=true to find the last one.")
+            raise UserError(
+                f"{reason} Use a complete checkpoint, or training.resume=true to find the last one."
+            )
         return Choice(path=request, message=f"Resuming from {request}.")
     search = last_complete(output_dir)
     for folder, reason in search.rejected.items():
@@ -73,12 +75,12 @@ def check_same_adapter(checkpoint: Path, config: PeftConfig) -> None:
     if differing:
         raise UserError(
             f"The checkpoint {checkpoint} holds another adapter ({'; '.join(differing)}). "
-            "Resume with the settings it was trained with, or choose another output_dir."
+            "Use the settings it was trained with, or choose another output_dir."
         )
 
 
 def warn_about_changes(checkpoint: Path, facts: dict[str, Any]) -> None:
-    """Warn when a run continues with other data or another batch layout, so that the order of records changes."""
+    """Warn when a run continues with other data or another batch layout, and so sees other batches."""
     saved = read_manifest(checkpoint)["run"]
     for name, value in facts.items():
         if name in saved and saved[name] != value:

@@ -1,7 +1,7 @@
 """The ``train`` command: from one config to a saved adapter.
 
-What is unusual: nothing is built twice. Model, tokenizer, data and trainer each come from their own config, and a program
-can call the same pieces one by one. This module holds no training logic.
+What is unusual: nothing is built twice. Model, tokenizer, data and trainer each come from their own config,
+and a program can call the same pieces one by one. This module holds no training logic.
 """
 
 import json
@@ -53,12 +53,13 @@ def train(config: TrainConfig) -> int:
     Raises:
         UserError: When the config, the data or the machine do not allow the run.
     """
-    trainer = build_trainer(config)
-    output_dir = Path(config.training.output_dir or ".")
-    resume = config.training.resume_from_checkpoint or config.training.resume
-    if trainer.args.should_save:
-        prepare_output_dir(output_dir, resuming=bool(resume), overwrite=config.training.overwrite_output_dir)
+    args = config.training
+    output_dir = Path(args.output_dir or ".")
+    resume = args.resume_from_checkpoint or args.resume
+    if args.should_save:
+        prepare_output_dir(output_dir, resuming=bool(resume), overwrite=args.overwrite_output_dir)
         write_run_file(output_dir, config)
+    trainer = build_trainer(config)
     trainer.accelerator.wait_for_everyone()
     trainer.console.print(start_table(trainer))
     trainer.train(resume_from_checkpoint=resume)
@@ -67,11 +68,8 @@ def train(config: TrainConfig) -> int:
     adapter = output_dir / "adapter"
     trainer.save_adapter(adapter)
     trainer.console.print(end_table(trainer, adapter))
-    trainer.console.print(
-        f'Try it: llama-adapter generate --base {config.base.name_or_path} --adapter {adapter} --prompt "..."',
-        highlight=False,
-        soft_wrap=True,
-    )
+    command = f'llama-adapter generate --base {config.base.name_or_path} --adapter {adapter} --prompt "..."'
+    trainer.console.print(f"Try it: {command}", highlight=False, soft_wrap=True)
     trainer.end()
     return 0
 
@@ -87,7 +85,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
         disable_progress_bar()
     tokenizer = load_tokenizer(config.base)
     model = load_base(config.base)
-    set_seed(args.seed)  # the adapter's first weights: the same on every rank, and in every run with this seed
+    set_seed(
+        args.seed
+    )  # the adapter's first weights: the same on every rank, and in every run with this seed
     adapted = attach_adapter(model, config.adapter)
     with args.main_process_first(desc="tokenising the data"):
         data = build_datasets(config.data, tokenizer)
@@ -125,8 +125,8 @@ def prepare_output_dir(output_dir: Path, resuming: bool, overwrite: bool) -> Non
         return
     if not overwrite:
         raise UserError(
-            f"{str(output_dir)!r} holds {len(earlier)} checkpoints of an earlier run, the last one {earlier[0].name}. "
-            "Continue it with --training.resume true, choose another --training.output_dir, "
+            f"{str(output_dir)!r} holds checkpoints of an earlier run, up to {earlier[0].name}. "
+            "Use --training.resume true to continue it, choose another --training.output_dir, "
             "or delete it with --training.overwrite_output_dir true."
         )
     for folder in earlier:
@@ -160,8 +160,8 @@ def _check_evaluation(args: TrainingConfig, evaluation: Any) -> None:
     asked = args.eval_on_start or args.eval_strategy != "no" or args.load_best_model_at_end
     if asked and evaluation is None:
         raise UserError(
-            f"training.eval_strategy={args.eval_strategy.value} and eval_on_start={args.eval_on_start} need records, "
-            "but data.evaluation is empty. Name a file there, or set eval_strategy=no."
+            f"training.eval_strategy={str(args.eval_strategy)!r} with eval_on_start={args.eval_on_start} "
+            "meets an empty data.evaluation. Set a file there, or eval_strategy=no and eval_on_start=false."
         )
 
 

@@ -1,11 +1,13 @@
 """Checkpoints and resuming, as a layer between transformers' Trainer and ours.
 
-The host writes a checkpoint file by file into the folder that carries its name; here it writes into a staging folder, which gets
-its manifest and its name when everything is on disk, and only then are older checkpoints deleted. What is unusual: the
-trick is one method, ``_get_output_dir``, that answers with the staging folder while a checkpoint is written, so whatever
-the host puts into checkpoints (also sharded ones) is kept. This layer does not know losses or schedules.
+The host writes a checkpoint file by file into the folder that carries its name; here it writes into a staging
+folder, which gets its manifest and its name when everything is on disk, and only then are older checkpoints
+deleted. What is unusual: the trick is one method, ``_get_output_dir``, that answers with the staging folder
+while a checkpoint is written, so whatever the host puts into checkpoints (also sharded ones) is kept. This
+layer does not know losses or schedules.
 """
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,20 @@ class CheckpointingTrainer(transformers.Trainer):
         self._staging: Path | None = None
         self._to_push: list[str] = []
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The model without what accelerate put around it."""
+        return self.accelerator.unwrap_model(self.model)
+
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train; ``resume_from_checkpoint=True`` continues from the last complete checkpoint, if there is one.
+        """Train; ``resume_from_checkpoint=True`` continues from the last complete checkpoint.
+
+        Without one, it says so and starts fresh.
 
         Raises:
             UserError: When a named checkpoint is damaged, or belongs to another adapter.
@@ -85,7 +94,9 @@ class CheckpointingTrainer(transformers.Trainer):
         self.save_model(str(staging))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            (staging / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, which loading an adapter must not need
+            (staging / TRAINING_ARGS_NAME).unlink(
+                missing_ok=True
+            )  # a pickle, which loading an adapter must not need
             files.publish(staging, folder, self._facts())
         self.accelerator.wait_for_everyone()
 
@@ -130,10 +141,11 @@ class CheckpointingTrainer(transformers.Trainer):
 
     def _facts(self) -> dict[str, Any]:
         """What decides the order of records; kept in manifests and compared when resuming."""
+        data = self.train_dataset
         return {
             "world_size": self.args.world_size,
             "per_device_train_batch_size": self.args.per_device_train_batch_size,
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
             "data_seed": self.args.data_seed,
-            "train_records": len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None,
+            "train_records": len(data) if isinstance(data, Sized) else None,
         }

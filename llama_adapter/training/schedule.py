@@ -1,9 +1,9 @@
 """The published learning-rate schedule: set in every optimiser step from the fractional epoch.
 
-At epoch ``e`` of ``E`` with ``W`` warm-up epochs and peak ``p``: ``p * e / W`` below ``W``, afterwards
-``m + (p - m) * (1 + cos(pi * (e - W) / (E - W))) / 2``. What is unusual: the first step has a rate of exactly 0, so it moves
-nothing; with gates at zero the prompts then get their first gradient in the third step.
-It does not know the optimiser; parameter groups keep their own peak, which the factor multiplies.
+At epoch ``e`` of ``E`` with ``W`` warm-up epochs and peak ``p``: ``p * e / W`` below ``W``, afterwards ``m +
+(p - m) * (1 + cos(pi * (e - W) / (E - W))) / 2``. What is unusual: the first step has a rate of exactly 0, so
+it moves nothing; with gates at zero the prompts then get their first gradient in the third step. It does not
+know the optimiser; parameter groups keep their own peak, which the factor multiplies.
 """
 
 import math
@@ -79,7 +79,8 @@ class PublishedSchedule:
 def step_factor(schedule: PublishedSchedule, clock: EpochClock) -> Callable[[int], float]:
     """What ``LambdaLR`` multiplies a group's peak rate with, per optimiser step.
 
-    A plain function, so that a checkpoint stores the step count only and a resumed run keeps its own schedule.
+    A plain function, so that a checkpoint stores the step count only and a resumed run keeps its own
+    schedule.
     """
 
     def factor(step: int) -> float:

@@ -1,10 +1,11 @@
 """``Trainer``: transformers' own, with what adapter training needs and nothing else.
 
-Added: the loss over labelled tokens with an exact mean over the whole optimiser step, evaluation as one mean over all labelled
-tokens, the published schedule and decay groups, checkpoints that are complete or absent, speed and memory in the log, and the
-non-finite guard. What is unusual: ``OVERRIDDEN`` lists every method of the host class that is replaced, with its parameters;
-a test compares it with the installed transformers, so that a change there is noticed before it changes a result.
-The trainer knows a model only through its forward (``logits``, maybe ``aux_loss``) and the names of its inputs.
+Added: the loss over labelled tokens with an exact mean over the whole optimiser step, evaluation as one mean
+over all labelled tokens, the published schedule and decay groups, checkpoints that are complete or absent,
+speed and memory in the log, and the non-finite guard. What is unusual: ``OVERRIDDEN`` lists every method of
+the host class that is replaced, with its parameters; a test compares it with the installed transformers, so
+that a change there is noticed before it changes a result. The trainer knows a model only through its forward
+(``logits``, maybe ``aux_loss``) and the names of its inputs.
 """
 
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from llama_adapter.errors import UserError
 from llama_adapter.training.callbacks import JsonlLog, LoopHooks, ProgressBar
@@ -44,7 +46,13 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "_save_checkpoint": ("model", "trial"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
     "create_scheduler": ("num_training_steps", "optimizer"),
-    "evaluation_loop": ("dataloader", "description", "prediction_loss_only", "ignore_keys", "metric_key_prefix"),
+    "evaluation_loop": (
+        "dataloader",
+        "description",
+        "prediction_loss_only",
+        "ignore_keys",
+        "metric_key_prefix",
+    ),
     "floating_point_ops": ("inputs",),
     "get_batch_samples": ("epoch_iterator", "num_batches", "device"),
     "get_decay_parameter_names": ("model",),
@@ -65,8 +73,9 @@ PRIVATE_ATTRIBUTES = ("_created_lr_scheduler", "current_gradient_accumulation_st
 class Trainer(CheckpointingTrainer):
     """Trains the adapter of a causal language model.
 
-    Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold ``input_ids``,
-    ``attention_mask``, ``labels`` and, for messages that name records, ``record_id`` (a list of texts).
+    Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold
+    ``input_ids``, ``attention_mask``, ``labels`` and, for messages that name records, ``record_id`` (a list
+    of texts).
     """
 
     args: TrainingConfig
@@ -87,12 +96,14 @@ class Trainer(CheckpointingTrainer):
         try:
             super().__init__(*args, **kwargs)
         except ValueError as error:
-            raise UserError(f"The trainer refused its settings: {error} Change them under `training`.") from error
+            raise UserError(
+                f"The trainer refused its settings: {error} Set them under `training`."
+            ) from error
         check_active(self.args, self.accelerator)
         warn_about_loss_path(self.args)
         self.meter = ThroughputMeter()
         self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"
-        self._flops = training_flops(self.model)
+        self._flops = training_flops(self.unwrapped)
         self._likelihood = AnswerLikelihood()
         self._step_tokens = (0, 0)
         self._step_records: list[str] = []
@@ -107,8 +118,8 @@ class Trainer(CheckpointingTrainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
+        num_items_in_batch: Int[Tensor, ""] | int | None = None,
+    ) -> Float[Tensor, ""] | tuple[Float[Tensor, ""], Any]:
         """Loss of one micro-batch, scaled so that micro-batches and ranks add up to ``loss_reduction``.
 
         Args:
@@ -138,23 +149,25 @@ class Trainer(CheckpointingTrainer):
     ) -> tuple[Any, LabelledPositions, list[str]]:
         """Run the model without labels and ids; ``narrow`` computes the logits of labelled positions only."""
         if inputs.get("labels") is None:
-            raise UserError(f"A batch has {sorted(inputs)} but no labels. Use llama_adapter.data.PaddingCollator.")
+            raise UserError(
+                f"A batch has {sorted(inputs)} but no labels. Use llama_adapter.data.PaddingCollator."
+            )
         positions = LabelledPositions(inputs["labels"])
         passed = {name: value for name, value in inputs.items() if name not in ("labels", "record_id")}
         # A compiled model keeps its shapes: how many tokens are labelled differs from batch to batch.
         head = None
         if narrow and not self.args.torch_compile:
-            head = getattr(self.accelerator.unwrap_model(self.model), "get_output_embeddings", lambda: None)()
+            head = getattr(self.unwrapped, "get_output_embeddings", lambda: None)()
         with positions.narrowed(head):
             outputs = model(**passed)
         return outputs, positions, list(inputs.get("record_id", []))
 
-    def _auxiliary_loss(self, outputs: Any) -> Tensor | float:
+    def _auxiliary_loss(self, outputs: Any) -> Float[Tensor, ""] | float:
         """The load-balancing loss of a mixture of experts, where the model returns one."""
         auxiliary = getattr(outputs, "aux_loss", None)
         if auxiliary is None:
             return 0.0
-        config = self.accelerator.unwrap_model(self.model).config
+        config: Any = self.unwrapped.config
         weighted = getattr(config.get_text_config(), "router_aux_loss_coef", 0.0) * auxiliary
         if self.args.loss_reduction == "token":
             return weighted / self.current_gradient_accumulation_steps
@@ -162,12 +175,15 @@ class Trainer(CheckpointingTrainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], Tensor]:
+    ) -> tuple[list[dict[str, Any]], Int[Tensor, ""]]:
         """Fetch the micro-batches of one optimiser step and count their labelled tokens over all ranks."""
         self.meter.start()
         batches = list(islice(epoch_iterator, num_batches))
         counts = torch.tensor(
-            [sum(_token_count(batch) for batch in batches), sum(labelled_count(batch["labels"]) for batch in batches)],
+            [
+                sum(_token_count(batch) for batch in batches),
+                sum(labelled_count(batch["labels"]) for batch in batches),
+            ],
             device=device,
         )
         if self.accelerator.num_processes > 1:
@@ -188,15 +204,19 @@ class Trainer(CheckpointingTrainer):
         return norm
 
     def _moment(self) -> Moment:
-        rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler is not None else self.args.learning_rate
+        rate = (
+            self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler is not None else self.args.learning_rate
+        )
         return Moment(
-            step=self.state.global_step + 1, learning_rate=float(rate), precision=str(self.args.mixed_precision)
+            step=self.state.global_step + 1,
+            learning_rate=float(rate),
+            precision=str(self.args.mixed_precision),
         )
 
     # Evaluation
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """The host's loader, without ``dataloader_drop_last``: that is for training, every record is evaluated."""
+        """The host's loader, without ``dataloader_drop_last``: every record is evaluated."""
         with self._keeping_last_batch():
             return super().get_eval_dataloader(eval_dataset)
 
@@ -219,8 +239,8 @@ class Trainer(CheckpointingTrainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """Evaluate one batch: its rows go into the exact mean, its logits to ``compute_metrics`` if there is one."""
+    ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, "B T V"] | None, Int[Tensor, "B T"] | None]:
+        """Evaluate one batch: rows for the exact mean, logits for ``compute_metrics`` if there is one."""
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs, positions, _ = self._forward(model, inputs, narrow=prediction_loss_only)
             losses = positions.losses(outputs.logits)
@@ -244,8 +264,9 @@ class Trainer(CheckpointingTrainer):
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
-        output.metrics.update(self._likelihood.metrics(metric_key_prefix))
-        return output
+        metrics = output.metrics if output.metrics is not None else {}
+        metrics.update(self._likelihood.metrics(metric_key_prefix))
+        return output._replace(metrics=metrics)
 
     # Optimisation
 
@@ -255,9 +276,9 @@ class Trainer(CheckpointingTrainer):
             return published_decay_names(model.named_parameters())
         return super().get_decay_parameter_names(model)
 
-    def set_initial_training_values(self, args: TrainingConfig, dataloader: DataLoader) -> tuple[Any, ...]:
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """As the host does; the number of batches is kept for the published schedule."""
-        self._batches_per_epoch = len(dataloader) if hasattr(dataloader, "__len__") else None
+        self._batches_per_epoch = len(dataloader) if has_length(dataloader) else None
         return super().set_initial_training_values(args, dataloader)
 
     def create_scheduler(
@@ -272,7 +293,7 @@ class Trainer(CheckpointingTrainer):
             return super().create_scheduler(num_training_steps, optimizer)
         if not self._batches_per_epoch:
             raise UserError(
-                "schedule='published' counts epochs, and streamed training data has no length. "
+                f"schedule={self.args.schedule!r} counts epochs, and streamed training data has no length. "
                 "Set schedule=transformers with warmup_steps, or load the data without streaming."
             )
         clock = EpochClock(
@@ -284,7 +305,10 @@ class Trainer(CheckpointingTrainer):
             warmup_epochs=self.args.warmup_epochs,
             epochs=clock.epoch(num_training_steps) if self.args.max_steps > 0 else self.args.num_train_epochs,
         )
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, step_factor(schedule, clock))
+        chosen = optimizer if optimizer is not None else self.optimizer
+        if chosen is None:
+            raise UserError(f"The optimizer is {chosen}. Use create_optimizer() before create_scheduler().")
+        self.lr_scheduler = LambdaLR(chosen, step_factor(schedule, clock))
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -331,9 +355,10 @@ class Trainer(CheckpointingTrainer):
     def _begin(self) -> None:
         """Undo what transformers and peft do for reentrant checkpointing.
 
-        Both make the embeddings' output require gradients, so that frozen layers below the first adapter are recorded.
+        Both make the embeddings' output require gradients, so that frozen layers below the first adapter are
+        recorded.
         """
-        disable = getattr(self.accelerator.unwrap_model(self.model), "disable_input_require_grads", None)
+        disable = getattr(self.unwrapped, "disable_input_require_grads", None)
         if self.args.activation_checkpointing and disable is not None:
             disable()
 

@@ -65,7 +65,8 @@ def adapt(base, dropout=0.0, targets=("q_proj", "v_proj")):
 
 
 def resumable_settings(output, **settings):
-    """A run with everything that must survive: dropout, accumulation with a rest, a schedule, epochs, checkpoints."""
+    """A run with everything that must survive: dropout, accumulation with a rest, a schedule, epochs,
+    checkpoints."""
     return {
         "output_dir": str(output),
         "max_steps": 12,

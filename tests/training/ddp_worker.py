@@ -1,4 +1,5 @@
-"""Several runs in one torchrun launch: ``ddp_worker.py BASE OUTPUT``; rank 0 leaves ``results.pt``, every rank its output."""
+"""Several runs in one torchrun launch: ``ddp_worker.py BASE OUTPUT``; rank 0 leaves ``results.pt``, every
+rank its output."""
 
 import importlib.util
 import sys
@@ -36,7 +37,9 @@ def outcome(trainer):
         "evaluations": [record["eval_loss"] for record in history if "eval_loss" in record],
         "eval_tokens": [record["eval_tokens"] for record in history if "eval_tokens" in record],
         "tokens": trainer.meter.total.tokens,
-        "weights": {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad},
+        "weights": {
+            name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad
+        },
     }
 
 

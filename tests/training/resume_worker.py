@@ -1,4 +1,5 @@
-"""A training process that is killed: ``resume_worker.py BASE OUTPUT KILL_STEP KILL_MOMENT`` (moment: substep or save)."""
+"""A training process that is killed: ``resume_worker.py BASE OUTPUT KILL_STEP KILL_MOMENT`` (moment: substep
+or save)."""
 
 import importlib.util
 import os

@@ -22,13 +22,19 @@ def write(folder, contents):
 def run(tmp_path):
     """A run with three complete checkpoints."""
     for step in (2, 10, 9):
-        written = write(files.staging_folder(tmp_path, step), {"weights.bin": b"w" * step, "sub/state.json": b"{}"})
+        written = write(
+            files.staging_folder(tmp_path, step), {"weights.bin": b"w" * step, "sub/state.json": b"{}"}
+        )
         files.publish(written, tmp_path / f"checkpoint-{step}", {"step": step})
     return tmp_path
 
 
 def test_published_checkpoints_are_complete_and_sorted_by_step(run):
-    assert [folder.name for folder in files.checkpoint_folders(run)] == ["checkpoint-10", "checkpoint-9", "checkpoint-2"]
+    assert [folder.name for folder in files.checkpoint_folders(run)] == [
+        "checkpoint-10",
+        "checkpoint-9",
+        "checkpoint-2",
+    ]
     assert all(files.defect(folder) is None for folder in files.checkpoint_folders(run))
     assert files.last_complete(run).path == run / "checkpoint-10"
     assert files.read_manifest(run / "checkpoint-9")["run"] == {"step": 9}

@@ -1,4 +1,5 @@
-"""Two processes over gloo equal one process at the same global batch. Tolerance: 1e-5 relative, fp32 sums in another order."""
+"""Two processes over gloo equal one process at the same global batch. Tolerance: 1e-5 relative, fp32 sums in
+another order."""
 
 import json
 import os
@@ -80,7 +81,9 @@ def test_checkpoints_hold_the_state_of_both_ranks_and_are_complete(launched):
 def test_only_the_first_rank_prints_and_logs(launched):
     output, _, printed = launched
     assert printed.count("only rank 0 prints") == 1
-    steps = [json.loads(line)["step"] for line in (output / "published" / "log.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (output / "published" / "log.jsonl").read_text().splitlines()
+    ]
     assert steps.count(1) == 1
 
 

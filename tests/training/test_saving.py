@@ -38,7 +38,11 @@ def trainable(model):
 
 def outcome(trainer):
     """Everything that a resumed run must share with one that was never stopped."""
-    losses = {r["step"]: (r["loss"], r["grad_norm"], r["learning_rate"]) for r in trainer.state.log_history if "loss" in r}
+    losses = {
+        r["step"]: (r["loss"], r["grad_norm"], r["learning_rate"])
+        for r in trainer.state.log_history
+        if "loss" in r
+    }
     state = trainer.optimizer.state_dict()["state"]
     moments = {f"{key}.{name}": value for key, entry in state.items() for name, value in entry.items()}
     return losses, trainable(trainer.model), moments, torch.get_rng_state()
@@ -53,11 +57,15 @@ def assert_same(one, other):
 
 
 def log_lines(trainer):
-    return [json.loads(line) for line in (Path(trainer.args.output_dir) / "log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (Path(trainer.args.output_dir) / "log.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize(("step", "moment", "resumed_from"), [(8, "substep", 6), (9, "save", 6)])
-def test_killed_and_resumed_equals_never_stopped(resumable, base_dir, tmp_path, caplog, step, moment, resumed_from):
+def test_killed_and_resumed_equals_never_stopped(
+    resumable, base_dir, tmp_path, caplog, step, moment, resumed_from
+):
     straight = resumable("straight")
     straight.train()
     worker = [sys.executable, str(Path(__file__).with_name("resume_worker.py"))]
@@ -130,7 +138,7 @@ def test_a_named_damaged_checkpoint_is_refused(resumable, tmp_path):
     run = resumable("run")
     run.train()
     (tmp_path / "run" / "checkpoint-9" / "optimizer.pt").unlink()
-    with pytest.raises(UserError, match=r"checkpoint-9 lacks optimizer\.pt\. Name a complete checkpoint"):
+    with pytest.raises(UserError, match=r"checkpoint-9 lacks optimizer\.pt\. Use a complete checkpoint"):
         resumable("run").train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-9"))
 
 
@@ -153,14 +161,21 @@ def test_checkpoints_hold_the_adapter_only(resumable, tmp_path):
     run = resumable("run")
     run.train()
     weights = load_file(tmp_path / "run" / "checkpoint-3" / "adapter_model.safetensors")
-    assert sum(value.numel() for value in weights.values()) == sum(p.numel() for p in trainable(run.model).values())
+    assert sum(value.numel() for value in weights.values()) == sum(
+        p.numel() for p in trainable(run.model).values()
+    )
     names = {path.name for path in (tmp_path / "run" / "checkpoint-3").iterdir()}
     assert not {"model.safetensors", "pytorch_model.bin"} & names
 
 
 def test_save_total_limit_keeps_the_newest_and_the_best(resumable, tmp_path):
     run = resumable(
-        "run", eval_strategy="steps", eval_steps=3.0, load_best_model_at_end=True, save_total_limit=2, learning_rate=0.5
+        "run",
+        eval_strategy="steps",
+        eval_steps=3.0,
+        load_best_model_at_end=True,
+        save_total_limit=2,
+        learning_rate=0.5,
     )
     run.train()
     best = Path(run.state.best_model_checkpoint)
@@ -171,7 +186,9 @@ def test_save_total_limit_keeps_the_newest_and_the_best(resumable, tmp_path):
     assert recorded["best_model_checkpoint"] == str(best)
     evaluations = {r["step"]: r["eval_loss"] for r in run.state.log_history if "eval_loss" in r}
     assert best.name == f"checkpoint-{min(evaluations, key=evaluations.get)}"
-    assert run.evaluate()["eval_loss"] == pytest.approx(min(evaluations.values()), rel=1e-6)  # the best one is loaded
+    assert run.evaluate()["eval_loss"] == pytest.approx(
+        min(evaluations.values()), rel=1e-6
+    )  # the best one is loaded
 
 
 def test_every_checkpoint_on_disk_is_complete_at_any_time(resumable, tmp_path, monkeypatch):

@@ -43,7 +43,9 @@ def plain_losses(model, rows, collator):
     batch = collator(rows)
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="none", ignore_index=-100)
+    return cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="none", ignore_index=-100
+    )
 
 
 def labelled(rows):
@@ -89,9 +91,17 @@ def test_accumulation_of_small_batches(trainer, records, reduction):
     rows = records(8)
     counts = {labelled(rows[i : i + 2]) for i in range(0, 8, 2)}
     assert len(counts) > 1  # unequal label counts are the point
-    common = {"train": rows, "max_steps": 1, "max_grad_norm": 0.0, "loss_reduction": reduction, "train_sampling_strategy": "sequential"}
+    common = {
+        "train": rows,
+        "max_steps": 1,
+        "max_grad_norm": 0.0,
+        "loss_reduction": reduction,
+        "train_sampling_strategy": "sequential",
+    }
     whole = gradients_of(trainer(per_device_train_batch_size=8, folder="whole", **common))[0]
-    parts = gradients_of(trainer(per_device_train_batch_size=2, gradient_accumulation_steps=4, folder="parts", **common))[0]
+    parts = gradients_of(
+        trainer(per_device_train_batch_size=2, gradient_accumulation_steps=4, folder="parts", **common)
+    )[0]
     difference = max((whole[name] - parts[name]).abs().max().item() for name in whole)
     largest = max(gradient.abs().max().item() for gradient in whole.values())
     if reduction == "token":
@@ -109,7 +119,10 @@ def test_published_reduction_is_the_mean_of_batch_means(trainer, records, collat
         loss_reduction="published",
         train_sampling_strategy="sequential",
     )
-    means = [plain_losses(made.model.eval(), rows[i : i + 2], collator).sum() / labelled(rows[i : i + 2]) for i in (0, 2)]
+    means = [
+        plain_losses(made.model.eval(), rows[i : i + 2], collator).sum() / labelled(rows[i : i + 2])
+        for i in (0, 2)
+    ]
     made.train()
     logged = next(record["loss"] for record in made.state.log_history if "loss" in record)
     assert logged == pytest.approx(sum(mean.item() for mean in means) / 2, rel=1e-6)
@@ -137,7 +150,9 @@ def test_evaluation_is_the_mean_over_all_labelled_tokens(trainer, records, colla
 def test_evaluation_does_not_depend_on_the_batch_size(trainer, records):
     held_out = records(7, seed=3)
     losses = [
-        trainer(evaluation=held_out, per_device_eval_batch_size=size, folder=f"b{size}").evaluate()["eval_loss"]
+        trainer(evaluation=held_out, per_device_eval_batch_size=size, folder=f"b{size}").evaluate()[
+            "eval_loss"
+        ]
         for size in (1, 2, 7)
     ]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
@@ -193,7 +208,9 @@ def test_bf16_autocast_trains_and_keeps_adapter_weights_in_fp32(trainer, records
     reference = trainer(train=rows, per_device_train_batch_size=4, max_steps=1, folder="fp32")
     made = trainer(train=rows, per_device_train_batch_size=4, max_steps=3, bf16=True, folder="bf16")
     dtypes = []
-    handle = made.model.get_output_embeddings().register_forward_hook(lambda m, i, out: dtypes.append(out.dtype))
+    handle = made.model.get_output_embeddings().register_forward_hook(
+        lambda m, i, out: dtypes.append(out.dtype)
+    )
     made.train()
     handle.remove()
     reference.train()
@@ -204,14 +221,18 @@ def test_bf16_autocast_trains_and_keeps_adapter_weights_in_fp32(trainer, records
     assert made.state.log_history[2]["loss"] < made.state.log_history[0]["loss"]
 
 
-def test_activation_checkpointing_gives_the_same_gradients_without_recording_below_the_adapter(trainer, records, adapted):
+def test_activation_checkpointing_gives_the_same_gradients_without_recording_below_the_adapter(
+    trainer, records, adapted
+):
     rows = records(4)
     common = {"train": rows, "per_device_train_batch_size": 4, "max_steps": 1}
     plain = gradients_of(trainer(folder="plain", **common))[0]
     made = trainer(folder="checkpointed", activation_checkpointing=True, **common)
     needs_grad = []
     first_layer = made.model.get_base_model().model.layers[0]
-    handle = first_layer.register_forward_pre_hook(lambda m, inputs: needs_grad.append(inputs[0].requires_grad))
+    handle = first_layer.register_forward_pre_hook(
+        lambda m, inputs: needs_grad.append(inputs[0].requires_grad)
+    )
     checkpointed = gradients_of(made)[0]
     handle.remove()
     assert made.args.activation_checkpointing_kwargs == {"use_reentrant": False}
@@ -227,7 +248,11 @@ def test_throughput_counts_tokens_without_padding_and_labels(trainer, records):
     passes = 2  # four steps of two rows over four rows
     assert made.meter.total.tokens == passes * sum(len(row["input_ids"]) for row in rows)
     assert made.meter.total.labelled == passes * labelled(rows)
-    assert made.state.log_history[0]["tokens_per_second"] > made.state.log_history[0]["labelled_tokens_per_second"] > 0
+    assert (
+        made.state.log_history[0]["tokens_per_second"]
+        > made.state.log_history[0]["labelled_tokens_per_second"]
+        > 0
+    )
     assert made.state.log_history[0]["peak_memory_gib"] > 0.05
     assert "mfu" not in made.state.log_history[0]
 
@@ -255,7 +280,9 @@ def test_a_poisoned_record_stops_the_run_and_is_named(trainer, records):
     made = trainer(train=rows, max_steps=20)
     with torch.no_grad():
         made.model.get_input_embeddings().weight[47] = float("nan")
-    with pytest.raises(UserError, match=r"nan in step \d+ on 1 of 2 rows: train\.jsonl:6\. Try to lower") as caught:
+    with pytest.raises(
+        UserError, match=r"nan in step \d+ on 1 of 2 rows: train\.jsonl:6\. Try to lower"
+    ) as caught:
         made.train()
     assert "train.jsonl:5" not in str(caught.value)
 
@@ -264,7 +291,9 @@ def test_a_non_finite_gradient_stops_the_run_and_names_the_step(trainer):
     made = trainer(max_steps=3)
     parameter = next(p for p in made.model.parameters() if p.requires_grad)
     parameter.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(UserError, match=r"gradient norm became (nan|inf) in step 1, whose records are train\.jsonl:\d+"):
+    with pytest.raises(
+        UserError, match=r"gradient norm became (nan|inf) in step 1, whose records are train\.jsonl:\d+"
+    ):
         made.train()
 
 
