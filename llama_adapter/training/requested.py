@@ -41,7 +41,7 @@ def check_settings(args: TrainingArguments) -> None:
     if args.auto_find_batch_size and getattr(args, "base_learning_rate", None) is not None:
         raise UserError(
             f"auto_find_batch_size={args.auto_find_batch_size} changes the rows per step, "
-            "from which base_learning_rate is scaled. Set learning_rate instead, or fix per_device_train_batch_size."
+            "from which base_learning_rate is scaled. Set learning_rate instead, or a fixed batch size."
         )
     for name, instead in _INERT.items():
         if getattr(args, name):

@@ -91,13 +91,15 @@ class CheckpointingTrainer(transformers.Trainer):
     def save_adapter(self, folder: Path) -> None:
         """Save the final adapter, as complete or absent as a checkpoint."""
         staging = folder.with_name(f".incomplete-{folder.name}")
-        self.save_model(str(staging))
+        written = staging / folder.name  # the README tells this name
+        self.save_model(str(written))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            (staging / TRAINING_ARGS_NAME).unlink(
+            (written / TRAINING_ARGS_NAME).unlink(
                 missing_ok=True
             )  # a pickle, which loading an adapter must not need
-            files.publish(staging, folder, self._facts())
+            files.publish(written, folder, self._facts())
+            staging.rmdir()
         self.accelerator.wait_for_everyone()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -126,7 +126,8 @@ def parsed(*arguments):
 def test_parsing_reads_yaml_and_overrides_without_touching_a_device(tmp_path, monkeypatch):
     file = tmp_path / "run.yaml"
     file.write_text(
-        f"training:\n  output_dir: {tmp_path}\n  learning_rate: 0.002\n  lr_scheduler_type: cosine\n  use_cpu: true\n"
+        f"training:\n  output_dir: {tmp_path}\n  learning_rate: 0.002\n"
+        "  lr_scheduler_type: cosine\n  use_cpu: true\n"
     )
     created = []
     original = TrainingConfig.__post_init__
