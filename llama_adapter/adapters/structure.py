@@ -1,0 +1,194 @@
+"""A model's build, read off its module tree: layer stack, attention modules, linear maps and norms.
+
+An adapted model reads like its base: wrappers stand for what they wrap, adapter parameters are invisible.
+Nothing here knows model names.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from llama_adapter.attention import uses_attention_interface
+from llama_adapter.errors import UserError
+
+_LAYER_PATH = re.compile(r"^(?P<stack>.+)\.(?P<index>\d+)\.(?P<rest>.+)$")
+_CROSS_ATTENTION = re.compile(r"cross|encoder_attn|encdec", re.IGNORECASE)
+_ROUTER = re.compile(r"(^|_)(router|gate)$")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A module of the layer stack that an adapter may attach to."""
+
+    name: str
+    """Path in the model."""
+    layer: int | None
+    """Position of its layer in the stack from 0; None for the norm after the stack."""
+    block: str
+    """``attention`` or ``mlp``: the half of the layer it belongs to."""
+    module: nn.Module
+    """The module of the base model."""
+
+
+def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Paths and modules of the base model, as if no adapter were attached."""
+    wrapped: set[str] = set()
+    for name, module in model.named_modules():
+        if any(name.startswith(prefix) for prefix in wrapped):
+            continue
+        if isinstance(module, BaseTunerLayer):
+            wrapped.add(name + ".")
+            if not hasattr(module, "base_layer"):
+                continue
+            module = module.get_base_layer()
+        yield name, module
+
+
+def find_layer_stack(model: nn.Module, wanted: str | None = None) -> str:
+    """Path of the list of layers to adapt.
+
+    Args:
+        model: the base model, adapted or not.
+        wanted: the path asked for; None takes the only stack, or the text decoder's where there are several.
+
+    Raises:
+        UserError: there is no such stack, or there are several and no way to choose.
+    """
+    stacks = [
+        name
+        for name, module in base_modules(model)
+        if isinstance(module, nn.ModuleList)
+        and not _LAYER_PATH.match(name + ".x")
+        and linear_sites(model, name)
+    ]
+    if wanted is not None and wanted not in stacks:
+        raise UserError(f"layer_stack={wanted!r} is no layer stack of this model. Use one of {stacks}.")
+    if wanted is not None:
+        return wanted
+    if len(stacks) > 1:
+        decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+        inside = {id(module) for module in decoder.modules()} if decoder is not None else set()
+        stacks = [name for name in stacks if id(model.get_submodule(name)) in inside] or stacks
+    if len(stacks) == 1:
+        return stacks[0]
+    raise UserError(
+        f"{type(model).__name__} has {len(stacks)} layer stacks: {stacks}. Set layer_stack to the one to adapt."
+    )
+
+
+def stack_sites(model: nn.Module, stack: str) -> Iterator[Site]:
+    """Every module inside the layers of ``stack``."""
+    for name, module in base_modules(model):
+        path = _LAYER_PATH.match(name)
+        if path is not None and path["stack"] == stack:
+            inside_attention = any("att" in part.lower() for part in path["rest"].split("."))
+            yield Site(name, int(path["index"]), "attention" if inside_attention else "mlp", module)
+
+
+def attention_sites(model: nn.Module, stack: str) -> list[Site]:
+    """Self-attention modules that call transformers' attention interface, bottom layer first."""
+    sites = [site for site in stack_sites(model, stack) if _is_self_attention(site)]
+    return sorted(sites, key=lambda site: site.layer or 0)
+
+
+def linear_sites(model: nn.Module, stack: str) -> list[Site]:
+    """Linear maps inside the layers; routers of experts are left out, since they choose and do not
+    compute.
+    """
+    return [
+        site
+        for site in stack_sites(model, stack)
+        if linear_features(site.module) is not None and not _ROUTER.search(site.name.rpartition(".")[2])
+    ]
+
+
+def norm_sites(model: nn.Module, stack: str) -> list[Site]:
+    """Norms inside the layers and the one that follows the stack."""
+    parent = stack.rpartition(".")[0]
+    beside = (
+        Site(name, None, "mlp", module)
+        for name, module in base_modules(model)
+        if name.rpartition(".")[0] == parent and name
+    )
+    return [site for site in (*stack_sites(model, stack), *beside) if _is_norm(site.module)]
+
+
+def has_expert_parameters(model: nn.Module, stack: str) -> bool:
+    """Whether the layers keep experts as 3-D parameters, which no linear delta can wrap."""
+    return any(p.dim() == 3 and "expert" in name for name, p in model.get_submodule(stack).named_parameters())
+
+
+def layer_indices(model: nn.Module, stack: str, option: str, layers: int | list[int] | None) -> list[int]:
+    """Positions of the layers to adapt, in order.
+
+    Args:
+        model: the base model, adapted or not.
+        stack: path of its layer stack.
+        option: name of the option that ``layers`` comes from, for the message.
+        layers: N for the top-most N, -K for all but the first K, a list of positions, or None for all.
+
+    Raises:
+        UserError: the stack has no such layers.
+    """
+    depth = len(model.get_submodule(stack))
+    if layers is None:
+        chosen = list(range(depth))
+    elif isinstance(layers, int):
+        first = depth - layers if layers > 0 else -layers
+        chosen = list(range(first, depth)) if layers and first >= 0 else []
+    else:
+        chosen = sorted(set(layers))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= depth:
+        raise UserError(
+            f"{option}={layers!r} does not fit {type(model).__name__} with its {depth} layers. "
+            f"Use a number up to {depth}, positions from 0 to {depth - 1}, or None for all layers."
+        )
+    return chosen
+
+
+def linear_features(module: nn.Module) -> tuple[int, int] | None:
+    """Input and output width of a linear map (plain, quantised, or GPT-2's transposed one); None for other
+    modules.
+    """
+    if isinstance(module, Conv1D):
+        return module.weight.shape[0], module.weight.shape[1]
+    if hasattr(module, "in_features") and hasattr(module, "out_features"):
+        return int(module.in_features), int(module.out_features)
+    return None
+
+
+def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and floating type that new parameters beside ``module`` should have.
+
+    A quantised module has no floating weight: its adapter is float32. A module whose weights accelerate keeps
+    elsewhere is on the meta device between calls: its adapter goes to the device where it runs.
+    """
+    parameters = list(module.parameters())
+    device = parameters[0].device if parameters else torch.device("cpu")
+    if device.type == "meta":
+        hooks = [child._hf_hook for child in module.modules() if hasattr(child, "_hf_hook")]
+        devices = [
+            hook.execution_device for hook in hooks if getattr(hook, "execution_device", None) is not None
+        ]
+        device = torch.device(devices[0]) if devices else device
+    dtypes = [p.dtype for p in parameters if p.dtype.is_floating_point and p.dtype.itemsize > 1]
+    return device, dtypes[0] if dtypes else torch.float32
+
+
+def _is_self_attention(site: Site) -> bool:
+    """Whether a module computes self-attention through transformers' interface."""
+    named_cross = _CROSS_ATTENTION.search(site.name.rpartition(".")[2] + type(site.module).__name__)
+    is_cross = named_cross or getattr(site.module, "is_cross_attention", False)
+    return not is_cross and uses_attention_interface(site.module)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm with a weight to tune."""
+    return type(module).__name__.endswith("Norm") and isinstance(
+        getattr(module, "weight", None), nn.Parameter
+    )
