@@ -77,7 +77,7 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
         output, weights = base(module, query, key, value, *args, **kwargs)
-        branch = module._modules.get(PROMPT_BRANCH)
+        branch: Any = module._modules.get(PROMPT_BRANCH)
         if branch is None:
             return output, weights
         _last_branch.module = branch
@@ -145,26 +145,26 @@ def require_prompts_ran(attention: nn.Module, args: tuple[Any, ...], output: Any
     Raises:
         RuntimeError: no decorated attention function ran; names the layer, the active key and what to do.
     """
-    branch = attention._modules[PROMPT_BRANCH]
+    branch: Any = attention._modules[PROMPT_BRANCH]
     ran = getattr(_last_branch, "module", None) is branch
     _last_branch.module = None
     if not ran and branch.has_active_prompts():
-        raise RuntimeError(_explain_no_op(attention, branch.layer_name))
+        cause, remedy = _explain_no_op(attention)
+        raise RuntimeError(f"The prompts of {branch.layer_name!r} had no effect: {cause}. Use {remedy}.")
 
 
-def _explain_no_op(attention: nn.Module, layer_name: str) -> str:
-    """Say why the prompts of a layer had no effect and what to do."""
+def _explain_no_op(attention: nn.Module) -> tuple[str, str]:
+    """Why the prompts of a layer had no effect, and what to use."""
     key = getattr(getattr(attention, "config", None), "_attn_implementation", None)
     function = ALL_ATTENTION_FUNCTIONS.get(key) if key else None
     if function is not None and not _adds_prompts(function):
         return (
-            f"The prompts of {layer_name!r} had no effect: the attention function {key!r} was registered after the "
-            f"adapter was attached. Call llama_adapter.attention.decorate_key({key!r}) after registering it."
+            f"the attention function {key!r} was registered after the adapter was attached",
+            f"llama_adapter.attention.decorate_key({key!r}) after registering it",
         )
     return (
-        f"The prompts of {layer_name!r} had no effect: {type(attention).__name__} computed its attention with "
-        f"attn_implementation={key!r} without calling transformers' attention interface. Use "
-        f"model.set_attn_implementation('sdpa'), or detach the adapter."
+        f"{type(attention).__name__} with attn_implementation={key!r} bypassed transformers' attention interface",
+        "model.set_attn_implementation('sdpa'), or unload the adapter",
     )
 
 

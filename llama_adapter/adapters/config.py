@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from peft import PeftConfig
 
 from llama_adapter.adapters.deltas import DeltaConfig, parse_delta
-from llama_adapter.adapters.norms import NormConfig
+from llama_adapter.adapters.norms import NormConfig, parse_norms
 from llama_adapter.adapters.peft_type import ZERO_INIT
 from llama_adapter.adapters.presets import PRESETS
 from llama_adapter.adapters.prompts import PromptConfig
@@ -70,11 +70,8 @@ class ZeroInitConfig(PeftConfig):
             if getattr(self, name) is None:
                 setattr(self, name, default)
         self.preset = None
-        self.deltas = [parse_delta(delta) for delta in self.deltas]
-        if isinstance(self.norms, bool):
-            self.norms = NormConfig() if self.norms else None
-        elif isinstance(self.norms, dict):
-            self.norms = NormConfig(**self.norms)
+        self.deltas = list(self.linear_deltas)
+        self.norms = self.tuned_norms
         self._check_values()
 
     @property
@@ -82,14 +79,18 @@ class ZeroInitConfig(PeftConfig):
         """The options of the prompts, or None where there are none."""
         if not self.prompt_length:
             return None
-        return PromptConfig(
-            length=self.prompt_length,
-            gate=self.gate,
-            gate_activation=self.gate_activation,
-            new_gate=self.new_gate,
-            prompt_init_std=self.prompt_init_std,
-            gate_init_std=self.gate_init_std,
-        )
+        names = ("gate", "gate_activation", "new_gate", "prompt_init_std", "gate_init_std")
+        return PromptConfig(length=self.prompt_length, **{name: getattr(self, name) for name in names})
+
+    @property
+    def linear_deltas(self) -> list[DeltaConfig]:
+        """The linear deltas, in the order in which they apply."""
+        return [parse_delta(delta) for delta in self.deltas or []]
+
+    @property
+    def tuned_norms(self) -> NormConfig | None:
+        """The options of the tuned norms, or None where none are tuned."""
+        return parse_norms(self.norms)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, for adapter_config.json."""
@@ -106,14 +107,14 @@ class ZeroInitConfig(PeftConfig):
             "new_gate": False,
             "deltas": [],
         }
-        return method | PRESETS.get(self.preset, {})
+        return method | (PRESETS[self.preset] if self.preset else {})
 
     def _check_format(self) -> None:
         """Refuse a file of a later format."""
         if self.format_version > FORMAT_VERSION:
             raise UserError(
-                f"This adapter has format version {self.format_version}, this program reads up to {FORMAT_VERSION}. "
-                f"Update it: pip install --upgrade llama-adapter."
+                f"This adapter has format version {self.format_version}, newer than {FORMAT_VERSION}. "
+                f"Use a newer program: pip install --upgrade llama-adapter."
             )
 
     def _check_values(self) -> None:
@@ -122,12 +123,10 @@ class ZeroInitConfig(PeftConfig):
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise UserError(f"{name}={getattr(self, name)!r} is unknown. Use one of {list(values)}.")
-        if self.prompt_length < 0:
-            raise UserError(f"prompt_length={self.prompt_length} is negative. Use 0 for no prompts, or more.")
-        for name in ("prompt_init_std", "gate_init_std"):
+        for name in ("prompt_length", "prompt_init_std", "gate_init_std"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} is negative. Use 0 or more.")
         if not self.prompt_length and not self.deltas and self.norms is None:
             raise UserError(
-                "prompt_length=0 without deltas and norms adapts nothing. Set prompt_length, deltas or norms."
+                f"prompt_length=0, deltas={self.deltas}, norms={self.norms} adapt nothing. Set one of them."
             )

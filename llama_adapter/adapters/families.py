@@ -7,6 +7,7 @@ from this table.
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -61,23 +62,24 @@ def supported(part: str) -> list[str]:
     return sorted(name for name, family in FAMILIES.items() if part not in family.unsupported)
 
 
-def model_type_of(model: nn.Module) -> str:
-    """The model type by which the table knows a model; of a model that wraps a text model, the text
-    model's.
-    """
+def text_config(model: nn.Module) -> Any:
+    """The config of a model's language part; the whole config where there is no other part."""
     config = getattr(model, "config", None)
-    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    for candidate in (config, text_config):
-        if getattr(candidate, "model_type", None) in FAMILIES:
-            return candidate.model_type
-    return getattr(config, "model_type", None) or type(model).__name__
+    return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
+
+
+def model_type_of(model: nn.Module) -> str:
+    """The model type by which the table knows a model: its own, or that of the text model it wraps."""
+    config = getattr(model, "config", None)
+    own, text = (getattr(candidate, "model_type", None) for candidate in (config, text_config(model)))
+    return next((name for name in (own, text) if name in FAMILIES), own) or type(model).__name__
 
 
 def refuse_prompts(model: nn.Module) -> UserError:
     """The error for a model whose attention cannot carry prompts: says why and what works instead."""
     return UserError(
-        f"{type(model).__name__} (model type {model_type_of(model)!r}) cannot carry prompts: {NO_INTERFACE}. Use "
-        f"prompt_length=0 with deltas (bias, scale, lora, norm), or a model of one of the types {supported('prompts')}."
+        f"{type(model).__name__} (model type {model_type_of(model)!r}) cannot carry prompts: {NO_INTERFACE}. "
+        f"Use prompt_length=0 with deltas and norms, or a model of one of the types {supported('prompts')}."
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from llama_adapter.adapters.families import text_config
+
 SIZES = (
     "model_type",
     "hidden_size",
@@ -22,9 +24,7 @@ _SAMPLE_ROWS = slice(10, 18)
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Sizes of the base model and, where its embeddings are plain weights, a sample of them."""
-    config = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    sizes = {name: getattr(text, name, None) for name in SIZES}
+    sizes = {name: getattr(text_config(model), name, None) for name in SIZES}
     return {name: value for name, value in sizes.items() if value is not None} | _embedding_sample(model)
 
 
@@ -44,8 +44,8 @@ def differences(saved: dict[str, Any], model: nn.Module) -> list[str]:
 def _embedding_sample(model: nn.Module) -> dict[str, list[float]]:
     """A few values of the input embeddings, if they are readable."""
     try:
-        embeddings = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+        embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    except NotImplementedError:
         return {}
     weight = getattr(embeddings, "weight", None)
     if weight is None or weight.dim() != 2 or not weight.is_floating_point() or weight.device.type == "meta":

@@ -1,6 +1,7 @@
 """What the tuner layers of this method share: several adapters per module, no merging into a live model."""
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -8,14 +9,14 @@ from torch import nn
 Attach = Callable[[str, nn.Module, str, nn.Module], None]
 """Attaches one part of an adapter: (adapter name, parent module, name in the parent, module) -> None."""
 
+Layer = TypeVar("Layer", bound="ZeroInitLayer")
+
 Plan = dict[str, Attach]
 """Path of a module -> how to attach a part to it."""
 
 
 class ZeroInitLayer(nn.Module, BaseTunerLayer):
-    """Base of the method's tuner layers: prompts beside an attention module, wrappers of linear maps and
-    norms.
-    """
+    """Base of the method's tuner layers: prompts beside attention, wrappers of linear maps and norms."""
 
     other_param_names = ()
 
@@ -30,8 +31,8 @@ class ZeroInitLayer(nn.Module, BaseTunerLayer):
             NotImplementedError: says what to do instead.
         """
         raise NotImplementedError(
-            "A zero_init adapter does not merge into a live model: gated prompts have a softmax of their own, which no "
-            "weight can express. Keep the adapter attached, or unload() it to get the base model back."
+            f"Adapters {adapter_names or 'that are active'} do not merge into a live model: gated prompts have "
+            f"a softmax of their own, which no weight can express. Keep them attached, or use unload() instead."
         )
 
 
@@ -40,10 +41,12 @@ def active_in(layer: ZeroInitLayer) -> list[str]:
     return [] if layer.disable_adapters else list(layer.active_adapters)
 
 
-def wrap_once(parent: nn.Module, name: str, target: nn.Module, wrapper: type[ZeroInitLayer]) -> ZeroInitLayer:
+def wrap_once(
+    parent: nn.Module, name: str, target: nn.Module, wrapper: Callable[[nn.Module], Layer]
+) -> Layer:
     """The wrapper around ``target``, put into its parent if it is not there yet."""
-    if isinstance(target, wrapper):
-        return target
+    if isinstance(target, ZeroInitLayer):
+        return cast("Layer", target)
     layer = wrapper(target)
     setattr(parent, name, layer)
     return layer

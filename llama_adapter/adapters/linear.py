@@ -5,7 +5,7 @@ It calls the map it wraps and never reads its weight, so plain, quantised and of
 Dimensions: N input width, M output width; ``...`` any leading dimensions.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -45,15 +45,13 @@ class ZeroInitLinear(ZeroInitLayer):
         order = self._order.setdefault(adapter_name, [])
         attribute = f"zero_init_{config.kind}"
         if attribute in order:
-            raise UserError(
-                f"Two {config.kind!r} deltas target the same linear map. Use each kind once per map, or exclude it."
-            )
+            raise UserError(f"Two {config.kind!r} deltas target one linear map. Use each kind once per map.")
         if attribute not in self.adapter_layer_names:
             self.add_module(attribute, nn.ModuleDict())
             self.adapter_layer_names = (*self.adapter_layer_names, attribute)
         device, dtype = placement(self.base_layer)
-        delta = DELTAS[config.kind][1](config, *linear_features(self.get_base_layer()))
-        self._modules[attribute][adapter_name] = delta.to(device=device, dtype=dtype)
+        delta = DELTAS[config.kind][1](config, *(linear_features(self.get_base_layer()) or ()))
+        self._deltas_of(attribute)[adapter_name] = delta.to(device=device, dtype=dtype)
         order.append(attribute)
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -83,7 +81,15 @@ class ZeroInitLinear(ZeroInitLayer):
 
     def _active_deltas(self) -> list[Delta]:
         """Deltas of the active adapters, in order."""
-        return [self._modules[kind][name] for name in active_in(self) for kind in self._order.get(name, [])]
+        return [
+            cast("Delta", self._deltas_of(kind)[name])
+            for name in active_in(self)
+            for kind in self._order.get(name, [])
+        ]
+
+    def _deltas_of(self, attribute: str) -> nn.ModuleDict:
+        """The deltas of one kind, by adapter."""
+        return cast("nn.ModuleDict", self._modules[attribute])
 
 
 def plan_deltas(model: nn.Module, stack: str, layers: list[int], deltas: list[DeltaConfig]) -> Plan:

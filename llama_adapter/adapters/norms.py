@@ -25,6 +25,25 @@ class NormConfig:
     """Whether the norm after the last layer is tuned too."""
 
 
+def parse_norms(value: NormConfig | dict[str, Any] | bool | None) -> NormConfig | None:
+    """The config of tuned norms from what users and adapter_config.json write.
+
+    Args:
+        value: a config, a mapping of its options, true for the defaults, false or None for no tuned norms.
+
+    Raises:
+        UserError: unknown option.
+    """
+    if isinstance(value, NormConfig):
+        return value
+    options = value if isinstance(value, dict) else {}
+    if unknown := options.keys() - NormConfig.__dataclass_fields__.keys():
+        raise UserError(
+            f"norms does not take {sorted(unknown)}. Use only {list(NormConfig.__dataclass_fields__)}."
+        )
+    return NormConfig(**options) if value or isinstance(value, dict) else None
+
+
 class ZeroInitNorm(ZeroInitLayer):
     """Wraps a norm; the last active adapter that tunes it decides its weights."""
 
@@ -66,7 +85,8 @@ def plan_norms(model: nn.Module, stack: str, layers: list[int], config: NormConf
     names = {site.name.rpartition(".")[2] for site in inside}
     if unknown := set(config.targets) - names:
         raise UserError(
-            f"norms.targets names {sorted(unknown)}, which these layers do not have. Use some of {sorted(names)}."
+            f"norms.targets names {sorted(unknown)}, which these layers do not have. "
+            f"Use some of {sorted(names)}."
         )
     sites = [site for site in inside if not config.targets or site.name.rpartition(".")[2] in config.targets]
     if config.final_norm:

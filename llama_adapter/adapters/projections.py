@@ -8,6 +8,7 @@ Dimensions: B batch, P prompt length, H hidden size, G key/value heads, D head s
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def project_prompts(
     Qwen3 or over all heads as OLMo2, does apply: the queries they meet are normalised too.
     """
     keys, values = _layout(attention).project(attention, prompts)
-    norm = getattr(attention, "k_norm", None)
+    norm: Any = getattr(attention, "k_norm", None)
     over_all_heads = norm is not None and norm.weight.dim() == 1 and norm.weight.numel() != head_size
     if over_all_heads:
         keys = norm(keys)
@@ -83,8 +84,9 @@ def project_prompts(
     values = values.unflatten(-1, (-1, head_size))
     if norm is not None and not over_all_heads:
         keys = norm(keys)
-    if hasattr(attention, "v_norm"):
-        values = attention.v_norm(values)
+    value_norm: Any = getattr(attention, "v_norm", None)
+    if value_norm is not None:
+        values = value_norm(values)
     return keys.transpose(1, 2), values.transpose(1, 2)
 
 
@@ -95,7 +97,7 @@ def _separate(key: str, value: str) -> Layout:
     )
 
 
-def _fused(name: str, width_of: Callable[[nn.Module, Tensor], int]) -> Layout:
+def _fused(name: str, width_of: Callable[[Any, Tensor], int]) -> Layout:
     """Queries, keys and values side by side from one linear map: keys and values are its last columns."""
 
     def project(attention: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:

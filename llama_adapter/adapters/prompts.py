@@ -62,14 +62,15 @@ class PromptLayer(ZeroInitLayer):
 
         Shapes: prompts (P, H); gates (Q, 1, 1), or (1, 1, 1) for one scalar per layer; new gate (1, 1, 1).
         """
-        like = {"device": device, "dtype": dtype}
         heads = self.shape.num_heads if config.gate == "head" else 1
-        prompt = torch.randn(config.length, self.shape.hidden_size, **like) * config.prompt_init_std
-        gate = torch.randn(heads, 1, 1, **like) * config.gate_init_std
-        self.zero_init_prompt[adapter_name] = nn.Parameter(prompt)
-        self.zero_init_gate[adapter_name] = nn.Parameter(gate)
+        prompt = torch.randn(config.length, self.shape.hidden_size) * config.prompt_init_std
+        gate = torch.randn(heads, 1, 1) * config.gate_init_std
+        self.zero_init_prompt[adapter_name] = nn.Parameter(prompt.to(device, dtype))
+        self.zero_init_gate[adapter_name] = nn.Parameter(gate.to(device, dtype))
         if config.new_gate:
-            self.zero_init_new_gate[adapter_name] = nn.Parameter(torch.ones(1, 1, 1, **like))
+            self.zero_init_new_gate[adapter_name] = nn.Parameter(
+                torch.ones(1, 1, 1, device=device, dtype=dtype)
+            )
         self._activation[adapter_name] = config.gate_activation
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -82,9 +83,7 @@ class PromptLayer(ZeroInitLayer):
         return any(name in self.zero_init_prompt for name in active_in(self))
 
     def effective_gate(self, adapter_name: str) -> Float[Tensor, "Q 1 1"]:
-        """What the prompts' attention is multiplied by: the activated gate, times the new gate where there is
-        one.
-        """
+        """Factor on the prompts' attention: the activated gate, times the new gate where there is one."""
         gate = self.zero_init_gate[adapter_name]
         if self._activation[adapter_name] == "tanh":
             gate = torch.tanh(gate)

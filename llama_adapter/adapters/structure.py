@@ -7,6 +7,7 @@ Nothing here knows model names.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -71,13 +72,14 @@ def find_layer_stack(model: nn.Module, wanted: str | None = None) -> str:
     if wanted is not None:
         return wanted
     if len(stacks) > 1:
-        decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+        decoder: Any = getattr(model, "get_decoder", lambda: None)()
         inside = {id(module) for module in decoder.modules()} if decoder is not None else set()
         stacks = [name for name in stacks if id(model.get_submodule(name)) in inside] or stacks
     if len(stacks) == 1:
         return stacks[0]
     raise UserError(
-        f"{type(model).__name__} has {len(stacks)} layer stacks: {stacks}. Set layer_stack to the one to adapt."
+        f"{type(model).__name__} has {len(stacks)} layer stacks: {stacks}. "
+        f"Set layer_stack to the one to adapt."
     )
 
 
@@ -97,9 +99,7 @@ def attention_sites(model: nn.Module, stack: str) -> list[Site]:
 
 
 def linear_sites(model: nn.Module, stack: str) -> list[Site]:
-    """Linear maps inside the layers; routers of experts are left out, since they choose and do not
-    compute.
-    """
+    """Linear maps inside the layers, without the routers of experts, which choose and do not compute."""
     return [
         site
         for site in stack_sites(model, stack)
@@ -135,7 +135,7 @@ def layer_indices(model: nn.Module, stack: str, option: str, layers: int | list[
     Raises:
         UserError: the stack has no such layers.
     """
-    depth = len(model.get_submodule(stack))
+    depth = len(list(model.get_submodule(stack).children()))
     if layers is None:
         chosen = list(range(depth))
     elif isinstance(layers, int):
@@ -152,14 +152,11 @@ def layer_indices(model: nn.Module, stack: str, option: str, layers: int | list[
 
 
 def linear_features(module: nn.Module) -> tuple[int, int] | None:
-    """Input and output width of a linear map (plain, quantised, or GPT-2's transposed one); None for other
-    modules.
-    """
+    """Input and output width of a linear map: plain, quantised, GPT-2's transposed; None for others."""
     if isinstance(module, Conv1D):
         return module.weight.shape[0], module.weight.shape[1]
-    if hasattr(module, "in_features") and hasattr(module, "out_features"):
-        return int(module.in_features), int(module.out_features)
-    return None
+    widths: list[Any] = [getattr(module, name, None) for name in ("in_features", "out_features")]
+    return None if None in widths else (int(widths[0]), int(widths[1]))
 
 
 def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -171,11 +168,9 @@ def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     parameters = list(module.parameters())
     device = parameters[0].device if parameters else torch.device("cpu")
     if device.type == "meta":
-        hooks = [child._hf_hook for child in module.modules() if hasattr(child, "_hf_hook")]
-        devices = [
-            hook.execution_device for hook in hooks if getattr(hook, "execution_device", None) is not None
-        ]
-        device = torch.device(devices[0]) if devices else device
+        hooks = [getattr(child, "_hf_hook", None) for child in module.modules()]
+        devices: list[Any] = [getattr(hook, "execution_device", None) for hook in hooks]
+        device = next((torch.device(found) for found in devices if found is not None), device)
     dtypes = [p.dtype for p in parameters if p.dtype.is_floating_point and p.dtype.itemsize > 1]
     return device, dtypes[0] if dtypes else torch.float32
 

@@ -31,7 +31,7 @@ class ZeroInitModel(BaseTuner):
     prefix = "zero_init_"
     tuner_layer_cls = ZeroInitLayer
 
-    def _prepare_adapter_config(self, peft_config: ZeroInitConfig, model_config: dict) -> ZeroInitConfig:
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> PeftConfig:
         """Compare the base with the one the adapter was made for, or remember this one."""
         if peft_config.base_fingerprint is None:
             peft_config.base_fingerprint = fingerprint(self.model)
@@ -44,13 +44,13 @@ class ZeroInitModel(BaseTuner):
             )
         return peft_config
 
-    def _prepare_model(self, peft_config: ZeroInitConfig, model: nn.Module) -> None:
+    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Plan before anything is changed, so that an error leaves the model as it was."""
         self._targets = _plan(model, peft_config)
         if _free_frozen_layers not in model._forward_pre_hooks.values():
             model.register_forward_pre_hook(_free_frozen_layers)
 
-    def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:
+    def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:  # type: ignore[override]
         """Whether the plan names a module."""
         return key in self._targets
 
@@ -72,14 +72,10 @@ class ZeroInitModel(BaseTuner):
         kwargs["state_dict"] = None
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
-    def _check_merge_allowed(self) -> None:
-        """Refuse to merge before anything is changed."""
-        ZeroInitLayer().merge()
-
-    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> nn.Module:
-        """Take every part off; the base model is again as it was."""
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Take every part off, so that the base model is as it was; refuse to merge."""
         if merge:
-            self._check_merge_allowed()
+            ZeroInitLayer().merge(adapter_names=self.active_adapters)
         for module in list(self.model.modules()):
             if any(isinstance(child, PromptLayer) for child in module.children()):
                 drop_prompts(module)
@@ -103,12 +99,12 @@ def _plan(model: nn.Module, config: ZeroInitConfig) -> Plan:
     )
     return (
         plan_prompts(model, stack, prompt_layers, config.prompts)
-        | plan_deltas(model, stack, delta_layers, config.deltas)
-        | plan_norms(model, stack, delta_layers, config.norms)
+        | plan_deltas(model, stack, delta_layers, config.linear_deltas)
+        | plan_norms(model, stack, delta_layers, config.tuned_norms)
     )
 
 
-def _free_frozen_layers(model: nn.Module, args: tuple[Any, ...]) -> None:
+def _free_frozen_layers(model: Any, args: tuple[Any, ...]) -> None:
     """Forward pre-hook: nothing below the first adapted layer is recorded for the backward pass.
 
     transformers and PEFT make the embeddings require gradients as soon as activation checkpointing is on,
@@ -124,7 +120,7 @@ def _free_frozen_layers(model: nn.Module, args: tuple[Any, ...]) -> None:
         options = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {})
         if getattr(module, "gradient_checkpointing", False) and options.get("use_reentrant"):
             raise UserError(
-                "Activation checkpointing with use_reentrant=True records every frozen layer. "
-                "Set activation_checkpointing_kwargs={'use_reentrant': False}."
+                f"Activation checkpointing of {type(module).__name__} has use_reentrant=True, which records "
+                f"every frozen layer. Set activation_checkpointing_kwargs={{'use_reentrant': False}}."
             )
     model.disable_input_require_grads()
