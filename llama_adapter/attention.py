@@ -163,7 +163,7 @@ def _explain_no_op(attention: nn.Module) -> tuple[str, str]:
             f"llama_adapter.attention.decorate_key({key!r}) after registering it",
         )
     return (
-        f"{type(attention).__name__} with attn_implementation={key!r} bypassed transformers' attention interface",
+        f"{type(attention).__name__} with attn_implementation={key!r} bypassed the attention interface",
         "model.set_attn_implementation('sdpa'), or unload the adapter",
     )
 

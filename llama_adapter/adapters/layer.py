@@ -31,8 +31,8 @@ class ZeroInitLayer(nn.Module, BaseTunerLayer):
             NotImplementedError: says what to do instead.
         """
         raise NotImplementedError(
-            f"Adapters {adapter_names or 'that are active'} do not merge into a live model: gated prompts have "
-            f"a softmax of their own, which no weight can express. Keep them attached, or use unload() instead."
+            f"Adapters {adapter_names or 'that are active'} do not merge into a live model: gated prompts "
+            f"have a softmax of their own, which no weight expresses. Keep them attached or use unload()."
         )
 
 
