@@ -79,13 +79,11 @@ def parse_delta(value: "DeltaConfig | dict | str") -> DeltaConfig:
     kind = options.get("kind")
     if kind not in DELTAS:
         raise UserError(f"Unknown delta {kind!r}. Use one of {sorted(DELTAS)}.")
-    try:
-        return DELTAS[kind][0](**options)
-    except TypeError as error:
-        known = list(DELTAS[kind][0].__dataclass_fields__)
-        raise UserError(
-            f"Delta {kind!r} does not take {sorted(options)}: {error}. Use only {known}."
-        ) from error
+    config = DELTAS[kind][0]
+    if unknown := options.keys() - config.__dataclass_fields__.keys():
+        known = list(config.__dataclass_fields__)
+        raise UserError(f"The {kind!r} delta does not take {sorted(unknown)}. Use only {known}.")
+    return config(**options)
 
 
 @dataclass(kw_only=True)

@@ -55,32 +55,35 @@ def find_layer_stack(model: nn.Module, wanted: str | None = None) -> str:
 
     Args:
         model: the base model, adapted or not.
-        wanted: the path asked for; None takes the only stack, or the text decoder's where there are several.
+        wanted: the path asked for; None takes the only stack, or the one of a generating model's decoder.
 
     Raises:
         UserError: there is no such stack, or there are several and no way to choose.
     """
-    stacks = [
-        name
-        for name, module in base_modules(model)
-        if isinstance(module, nn.ModuleList)
-        and not _LAYER_PATH.match(name + ".x")
-        and linear_sites(model, name)
-    ]
+    stacks = _layer_stacks(model)
     if wanted is not None and wanted not in stacks:
         raise UserError(f"layer_stack={wanted!r} is no layer stack of this model. Use one of {stacks}.")
-    if wanted is not None:
-        return wanted
-    if len(stacks) > 1:
-        decoder: Any = getattr(model, "get_decoder", lambda: None)()
-        inside = {id(module) for module in decoder.modules()} if decoder is not None else set()
-        stacks = [name for name in stacks if id(model.get_submodule(name)) in inside] or stacks
-    if len(stacks) == 1:
-        return stacks[0]
-    raise UserError(
-        f"{type(model).__name__} has {len(stacks)} layer stacks: {stacks}. "
-        f"Set layer_stack to the one to adapt."
-    )
+    candidates = [wanted] if wanted is not None else _in_decoder(model, stacks) or stacks
+    if len(candidates) != 1:
+        raise UserError(
+            f"{type(model).__name__} has {len(candidates)} layer stacks: {candidates}. "
+            f"Set layer_stack to the one to adapt."
+        )
+    return candidates[0]
+
+
+def _layer_stacks(model: nn.Module) -> list[str]:
+    """Paths of all lists of layers; a list inside a layer, such as experts, is none."""
+    lists = [name for name, module in base_modules(model) if isinstance(module, nn.ModuleList)]
+    return [name for name in lists if not _LAYER_PATH.match(f"{name}.x") and linear_sites(model, name)]
+
+
+def _in_decoder(model: Any, stacks: list[str]) -> list[str]:
+    """The stacks inside the decoder of a model that generates, such as the language model of a vision one."""
+    if not getattr(model, "can_generate", lambda: False)():
+        return []
+    inside = {id(module) for module in model.get_decoder().modules()}
+    return [name for name in stacks if id(model.get_submodule(name)) in inside]
 
 
 def stack_sites(model: nn.Module, stack: str) -> Iterator[Site]:

@@ -1,4 +1,4 @@
-"""Reads the tiny official-layout checkpoints under tests/golden into transformers models and zero_init adapters.
+"""Reads the tiny official-layout checkpoints under tests/golden into transformers models and adapters.
 
 Written by hand for the tests, apart from any converter of the package, so that it can serve as its oracle.
 """
@@ -70,7 +70,7 @@ def base_model(tensors, **options):
 
 
 def adapter_parameters(tensors, chat):
-    """(parameter of the adapted model, official name, official value in our layout) of every adapter tensor."""
+    """(our parameter name, official name, conversion of the official value) of every adapter tensor."""
     for layer in range(4):
         ours, theirs = f"base_model.model.model.layers.{layer}.", f"layers.{layer}."
         if layer >= FIRST_ADAPTED:
