@@ -1,8 +1,9 @@
 """Builds the training and evaluation data of a run: records, tokens, mixture, report.
 
-Two cached tables per source, both memory-mapped: the canonical records (keyed by the files) and the rows (keyed by the records, the template, the tokenizer
-and the length). A lock makes the other processes of a machine wait for the first one instead of repeating its work. Streamed
-sources go through the same functions without any table. Batches and devices are the trainer's.
+Two cached tables per source, both memory-mapped: the canonical records (keyed by the files) and the rows
+(keyed by the records, the template, the tokenizer and the length). A lock makes the other processes of a
+machine wait for the first one instead of repeating its work. Streamed sources go through the same functions
+without any table. Batches and devices are the trainer's.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 from filelock import FileLock
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 SHOWN_PROBLEMS = 5
 """How many bad records an error message lists."""
 
-Data = datasets.Dataset | datasets.IterableDataset
+Data: TypeAlias = datasets.Dataset | datasets.IterableDataset
+"""Stored or streamed rows."""
 
 
 @dataclass
@@ -80,7 +82,9 @@ class _Source:
         """Read and prepare into memory-mapped tables, or open the ones that exist."""
         records = load_records(plans, self.data.cache_dir)
         if not len(records):
-            raise UserError(f"rows {self.config.rows!r} of {self.config.path!r} hold no record. Choose rows that exist.")
+            raise UserError(
+                f"rows {self.config.rows!r} of {self.config.path!r} hold no record. Choose rows that exist."
+            )
         self._judge(_problems(records, lambda row: bool(row["problem"]), ("record_id", "problem")))
         key = hashlib.sha256(json.dumps([plans, self.preparer.identity]).encode()).hexdigest()[:16]
         folder = Path(records.cache_files[0]["filename"]).parent
@@ -98,8 +102,8 @@ class _Source:
         used = self._count(rows)
         if not used:
             raise UserError(
-                f"no record of {self.config.path!r} can be used ({self.report.summary()}). Raise max_length, or run "
-                "`llama-adapter validate-data` on the configuration to see why."
+                f"no record of {self.config.path!r} can be used ({self.report.summary()}). "
+                "Raise max_length, or run `llama-adapter validate-data` on the configuration to see why."
             )
         rows = rows.select_columns(self._columns())
         return rows if len(used) == len(rows) else rows.select(used)
@@ -123,7 +127,12 @@ class _Source:
         if not problems:
             return
         if self.data.bad_records == "skip":
-            log.warning("%s: skipping %d bad records, the first: %s: %s", self.config.path, len(problems), *problems[0])
+            log.warning(
+                "%s: skipping %d bad records, the first: %s: %s",
+                self.config.path,
+                len(problems),
+                *problems[0],
+            )
             return
         listed = "".join(f"\n  {place}: {reason}" for place, reason in problems[:SHOWN_PROBLEMS])
         more = f"\n  ... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
@@ -136,11 +145,13 @@ class _Source:
         """Refuse records with media in text-only training, or say that they are ignored."""
         if count and self.data.media == "refuse":
             raise UserError(
-                f"{count} records of {self.config.path!r} come with images, but this run trains on text only. Set data.media to "
-                "ignore to train on their text without the images."
+                f"{count} records of {self.config.path!r} come with images, but this trains on text only. "
+                "Set data.media to ignore to train on their text without the images."
             )
         if count and self.data.media == "ignore":
-            log.warning("%s: the images of %d records are ignored; only their text is used", self.config.path, count)
+            log.warning(
+                "%s: the images of %d records are ignored; only their text is used", self.config.path, count
+            )
 
     def _streamed(self, plans: list[str]) -> datasets.IterableDataset:
         """Prepare while reading."""
@@ -177,7 +188,10 @@ def _mixture(parts: list[Data], config: DataConfig) -> Data:
     weights = [source.weight for source in config.train if source.weight is not None]
     if weights and len(parts) > 1:
         data = datasets.interleave_datasets(
-            parts, [weight / sum(weights) for weight in weights], seed=config.seed, stopping_strategy=config.stopping
+            parts,
+            [weight / sum(weights) for weight in weights],
+            seed=config.seed,
+            stopping_strategy=config.stopping,
         )
     else:
         data = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
@@ -212,7 +226,8 @@ def build_datasets(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Da
         The data with a report.
 
     Raises:
-        UserError: a source is missing or of unknown format, a record is bad (unless they are skipped), or nothing is left.
+        UserError: a source is missing or of unknown format, a record is bad (unless they are skipped), or
+            nothing is left.
     """
     preparer = Preparer(load_template(config.template, tokenizer), Encoder(tokenizer), config)
     train, train_report = _split(config.train, preparer, config, "training")

@@ -1,9 +1,10 @@
 """The tokenizer's own chat template, with the answers located by construction.
 
-Unusual: the template is rendered twice, once as it is and once with a mark in place of every turn's text. The second tells which text
-the template puts between the turns, the first is then walked piece by piece and must agree to the last character; so no text is
-ever searched for, and a template that trims, drops or rewrites a turn is noticed. An answer begins where the template's own
-generation prompt ends, so whatever the template writes between the two (an empty thinking block, say) is learned too.
+Unusual: the template is rendered twice, once as it is and once with a mark in place of every turn's text. The
+second tells which text the template puts between the turns, the first is then walked piece by piece and must
+agree to the last character; so no text is ever searched for, and a template that trims, drops or rewrites a
+turn is noticed. An answer begins where the template's own generation prompt ends, so whatever the template
+writes between the two (an empty thinking block, say) is learned too.
 """
 
 import re
@@ -46,12 +47,12 @@ class ChatTemplate(Template):
 
     def _find_end(self) -> tuple[str, bool]:
         """The token behind an answer, and whether the template writes one at all."""
-        probe = [Turn("user", "a"), Turn("assistant", "b")]
+        owner = repr(self.tokenizer.name_or_path)
         try:
-            _, pieces = self._pieces(probe)
+            _, pieces = self._pieces([Turn("user", "a"), Turn("assistant", "b")])
         except RecordProblem as problem:
             raise UserError(
-                f"the chat template of {self.tokenizer.name_or_path!r} cannot render one question with its answer: {problem}. "
+                f"the chat template of {owner} cannot render one question with its answer: {problem}. "
                 "Use template alpaca or plain, or repair the template."
             ) from problem
         behind = pieces[-1].lstrip()
@@ -60,7 +61,7 @@ class ChatTemplate(Template):
         end = closing or self.tokenizer.eos_token
         if end is None:
             raise UserError(
-                f"neither the chat template nor the tokenizer of {self.tokenizer.name_or_path!r} ends an answer with a token. "
+                f"neither the chat template nor the tokenizer of {owner} ends an answer with a token. "
                 "Set the tokenizer's eos_token."
             )
         return str(end), closing is not None
@@ -69,9 +70,13 @@ class ChatTemplate(Template):
         """Run the template over the turns' roles with these texts."""
         messages = [{"role": turn.role, "content": text} for turn, text in zip(turns, texts, strict=True)]
         try:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+            return str(
+                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+            )
         except jinja2.TemplateError as error:
-            raise RecordProblem(f"the chat template refuses the conversation: {error}") from error
+            raise RecordProblem(
+                f"the chat template refuses the conversation ({error}); use another template"
+            ) from error
 
     def _pieces(self, turns: Sequence[Turn]) -> tuple[list[int], list[str]]:
         """The order in which the template places the turns, and the text it puts around them."""
@@ -80,7 +85,9 @@ class ChatTemplate(Template):
         order = [int(number) for number in parts[1::2]]
         for number, turn in enumerate(turns):
             if number not in order:
-                raise RecordProblem(f"the chat template leaves out turn {number + 1} ({turn.role})")
+                raise RecordProblem(
+                    f"the chat template leaves out turn {number + 1} ({turn.role}); use another template"
+                )
         return order, parts[::2]
 
     def _place(self, text: str, turns: Sequence[Turn]) -> tuple[dict[int, Span], list[int]]:
@@ -89,19 +96,29 @@ class ChatTemplate(Template):
         spans, ends = dict[int, Span](), list[int]()
         position = len(pieces[0]) if text.startswith(pieces[0]) else -1
         for number, piece in zip(order, pieces[1:], strict=True):
-            fits = (kept for kept in _variants(turns[number].full_text) if text.startswith(kept + piece, max(position, 0)))
+            fits = (
+                kept
+                for kept in _variants(turns[number].full_text)
+                if text.startswith(kept + piece, max(position, 0))
+            )
             content = next(fits, None)
             if position < 0 or content is None:
-                raise RecordProblem(f"the chat template rewrites the text of turn {number + 1} ({turns[number].role})")
+                role = turns[number].role
+                raise RecordProblem(
+                    f"the chat template rewrites turn {number + 1} ({role}); use another template"
+                )
             spans[number] = (position, position + len(content))
             ends.append(self._closed(piece, position + len(content)))
             position += len(content) + len(piece)
         if position != len(text):
-            raise RecordProblem("the chat template adds text that depends on what the turns say")
+            extra = text[position : position + 40]
+            raise RecordProblem(
+                f"the chat template adds {extra!r} for these turns only; use another template"
+            )
         return spans, [ends[order.index(number)] for number in range(len(turns))]
 
     def _closed(self, piece: str, position: int) -> int:
-        """The position behind the end token, if the text behind an answer begins with it; else the position itself."""
+        """The position behind the end token if the text behind an answer begins with it, else the same."""
         blank = len(piece) - len(piece.lstrip())
         closed = self.closes and piece.startswith(self.end_token, blank)
         return position + blank + len(self.end_token) if closed else position
@@ -110,7 +127,10 @@ class ChatTemplate(Template):
         """Where the answer of one turn begins: behind the prompt the model is shown at inference."""
         prompt = self.render_prompt(turns[:number])
         if len(prompt) > content[0] or not text.startswith(prompt):
-            raise RecordProblem(f"the chat template writes the prompt of turn {number + 1} differently than at inference")
+            raise RecordProblem(
+                f"the chat template, asked for the answer in turn {number + 1}, writes another prompt "
+                f"({prompt[-40:]!r}) than in the conversation; use another template"
+            )
         return len(prompt)
 
     def render(self, turns: Sequence[Turn]) -> Rendered:

@@ -22,14 +22,17 @@ def padded(sequences: Sequence[Sequence[int]], value: int) -> Int[Tensor, "B T"]
         The batch.
     """
     width = max(len(sequence) for sequence in sequences)
-    return torch.tensor([[*sequence, *[value] * (width - len(sequence))] for sequence in sequences], dtype=torch.long)
+    return torch.tensor(
+        [[*sequence, *[value] * (width - len(sequence))] for sequence in sequences], dtype=torch.long
+    )
 
 
 class PaddingCollator:
-    """Collates rows of ``build_datasets``: ids padded with the pad token, labels with -100, attention 0 on padding.
+    """Collates rows of ``build_datasets``: padded on the right, labels with -100, attention 0 on padding.
 
     Args:
-        pad_token_id: what fills ``input_ids``; its value is without effect, because padding is masked and has no loss.
+        pad_token_id: what fills ``input_ids``; its value is without effect, because padding is masked and has
+            no loss.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -42,13 +45,14 @@ class PaddingCollator:
             rows: rows with ``input_ids``, ``labels`` and ``record_id``, and ``media`` where they were kept.
 
         Returns:
-            ``input_ids``, ``attention_mask`` and ``labels`` of shape (B, T), and the list columns as they are.
+            ``input_ids``, ``attention_mask`` and ``labels`` of shape (B, T), and the list columns as they
+            are.
 
         Raises:
             UserError: there is no row to build a batch from.
         """
         if not rows:
-            raise UserError("the batch is [], so it has no shape. Use a batch size of at least 1.")
+            raise UserError(f"the batch is {list(rows)}, so it has no shape. Use a batch size of at least 1.")
         ids = [row["input_ids"] for row in rows]
         batch: dict[str, Any] = {
             "input_ids": padded(ids, self.pad_token_id),

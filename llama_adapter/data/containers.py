@@ -1,8 +1,8 @@
 """Readers of whole files: CSV, TSV, Parquet, JSON and JSON lines, each yielding rows with ``file:line``.
 
-The standard library's parsers are used for text because they know the line; ``datasets`` reads faster but can only say that
-some block of some file was bad. A reader never raises for what the file contains: it yields the problem and goes on if it can. A new
-container is one function and one ``register_container`` line.
+The standard library's parsers are used for text because they know the line; ``datasets`` reads faster but can
+only say that some block of some file was bad. A reader never raises for what the file contains: it yields the
+problem and goes on if it can. A new container is one function and one ``register_container`` line.
 """
 
 import csv
@@ -59,7 +59,9 @@ def _table(path: Path, name: str, dialect: str) -> Iterator[RawRow]:
                     yield RawRow(f"{name}:{line}", problem=problem)
                     return
             elif len(cells) != len(header):
-                yield RawRow(f"{name}:{line}", problem=f"the row has {len(cells)} cells, the header {len(header)}")
+                yield RawRow(
+                    f"{name}:{line}", problem=f"the row has {len(cells)} cells, the header {len(header)}"
+                )
             else:
                 yield RawRow(f"{name}:{line}", row=dict(zip(header, cells, strict=True)))
 

@@ -1,9 +1,10 @@
 """Text to token ids with exact character offsets, and from there to labels.
 
-Unusual: the tokenizer's own offsets are not taken as they come. Byte-level tokenizers report them without the white space a token
-holds, which would hide that `` Paris`` swallowed the blank in front of it; so a copy of the tokenizer without its post-processor
-is used, and the begin token is added here, once. Where one token would cover the end of a prompt *and* the beginning of an answer the text is
-cut there: the model is shown exactly the prompt's tokens at inference, and labels cover the answer to the character.
+Unusual: the tokenizer's own offsets are not taken as they come. Byte-level tokenizers report them without the
+white space a token holds, which would hide that `` Paris`` swallowed the blank in front of it; so a copy of
+the tokenizer without its post-processor is used, and the begin token is added here, once. Where one token
+would cover the end of a prompt *and* the beginning of an answer the text is cut there: the model is shown
+exactly the prompt's tokens at inference, and labels cover the answer to the character.
 """
 
 import copy
@@ -32,7 +33,7 @@ class Encoded:
     """For each token the characters it stands for; empty spans for tokens that stand for none."""
 
     def extend(self, other: "Encoded", shift: int, start: int = 0) -> None:
-        """Append the tokens of a later text that begins ``shift`` characters on, leaving out its first ``start`` tokens."""
+        """Append the tokens, from ``start`` on, of a text that begins ``shift`` characters later."""
         self.ids += other.ids[start:]
         self.offsets += [(first + shift, last + shift) for first, last in other.offsets[start:]]
 
@@ -42,8 +43,9 @@ def _fast_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise UserError(
-            f"the tokenizer {type(tokenizer).__name__} of {tokenizer.name_or_path!r} reports no character offsets, so labels could "
-            "not be exact. Use a fast one: a folder with tokenizer.json, or tokenizer.model with the sentencepiece package."
+            f"the tokenizer {type(tokenizer).__name__} of {tokenizer.name_or_path!r} reports no character "
+            "offsets, so labels could not be exact. Use a fast one: a folder with tokenizer.json, or with "
+            "tokenizer.model and the sentencepiece package."
         )
     backend = copy.deepcopy(backend)
     backend.no_truncation()
@@ -75,18 +77,18 @@ class Encoder:
         return f"{self.begin} {self.guard} {hashlib.sha256(self.backend.to_str().encode()).hexdigest()}"
 
     def _find_guard(self, candidates: Sequence[str | None]) -> str | None:
-        """A text after which others are encoded as if in mid-sentence, without the blank that some tokenizers put first."""
+        """A text after which others are encoded without the blank that some tokenizers put first."""
         for guard in filter(None, candidates):
             middle, blank = (self._after(guard, text) for text in ("x", " x"))
-            if middle and blank and self.backend.id_to_token(middle.ids[0])[0] not in "▁Ġ":
+            if middle and blank and not str(self.backend.id_to_token(middle.ids[0])).startswith(("▁", "Ġ")):
                 return str(guard)
         return None
 
     def _after(self, guard: str, text: str) -> Encoded | None:
-        """Encode a text as it would be in mid-sentence; None if a token covers both the guard and the text."""
+        """Encode a text as in mid-sentence; None if a token covers both guard and text."""
         encoded = self._plain(guard + text)
         at = bisect_left([first for first, _ in encoded.offsets], len(guard))
-        if at == len(encoded.ids) or encoded.offsets[at][0] != len(guard) or encoded.offsets[at - 1][1] > len(guard):
+        if at == len(encoded.ids) or encoded.offsets[at][0] != len(guard) or _covered(encoded, len(guard)):
             return None
         result = Encoded([], [])
         result.extend(encoded, -len(guard), at)

@@ -1,8 +1,8 @@
 """Reads JSON records one at a time with the line each of them starts on.
 
-Unusual: an array is parsed through a sliding window, so neither its size nor a single broken record decides how much memory is used,
-and bytes that are not UTF-8 pass as surrogates (``surrogateescape``) to be reported for the record that holds them instead
-of ending the file. It does not know what a record should contain.
+Unusual: an array is parsed through a sliding window, so neither its size nor a single broken record decides
+how much memory is used, and bytes that are not UTF-8 pass as surrogates (``surrogateescape``) to be reported
+for the record that holds them instead of ending the file. It does not know what a record should contain.
 """
 
 import json
@@ -52,7 +52,9 @@ def as_row(record_id: str, value: Any) -> RawRow:
     if isinstance(value, RepeatedKey):
         return RawRow(record_id, problem=f"the key {value.key!r} occurs twice")
     if not isinstance(value, dict):
-        return RawRow(record_id, problem=f"the record is {type(value).__name__} ({str(value)[:40]!r}), not an object")
+        return RawRow(
+            record_id, problem=f"the record is {type(value).__name__} ({str(value)[:40]!r}), not an object"
+        )
     return RawRow(record_id, row=value)
 
 
@@ -120,9 +122,10 @@ class _Window:
             except json.JSONDecodeError as error:
                 if self.ended or not self._cut_off(error):
                     place = self.line + self.text.count("\n", self.position, error.pos)
-                    raise RecordProblem(f"invalid JSON: {error.msg} (line {place})") from error
+                    found = f"{error.msg} (line {place})"
+                    raise RecordProblem(f"invalid JSON: {found}; it must be one valid value") from error
             except RecursionError as error:
-                raise RecordProblem("invalid JSON: nested too deeply") from error
+                raise RecordProblem("invalid JSON: nested too deeply; use a flat record") from error
             else:
                 if self.ended or end < len(self.text):
                     self.advance(end)
@@ -131,7 +134,9 @@ class _Window:
 
     def _cut_off(self, error: json.JSONDecodeError) -> bool:
         """Whether the error may only mean that the window ends too early."""
-        return error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - len(r"\uXXXX\uXXXX")
+        return error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - len(
+            r"\uXXXX\uXXXX"
+        )
 
 
 def _array(window: _Window) -> Iterator[tuple[int, Any]]:
@@ -151,7 +156,9 @@ def _array(window: _Window) -> Iterator[tuple[int, Any]]:
             found = f"{mark!r}" if mark else "the end of the file"
             raise RecordProblem(f"invalid JSON: expected ',' or ']' after a record, found {found}")
     if window.peek():
-        raise RecordProblem("invalid JSON: there is text after the array's closing ']'")
+        raise RecordProblem(
+            f"invalid JSON: {window.peek()!r} after the array; the closing ']' must be the end"
+        )
 
 
 def read_json(path: Path, name: str) -> Iterator[RawRow]:
@@ -172,6 +179,8 @@ def read_json(path: Path, name: str) -> Iterator[RawRow]:
                 for line, value in _array(window):
                     yield as_row(f"{name}:{line}", value)
             except RecordProblem as problem:
-                yield RawRow(f"{name}:{window.line}", problem=f"{problem}; what follows in this file cannot be read")
+                yield RawRow(
+                    f"{name}:{window.line}", problem=f"{problem}; what follows in this file cannot be read"
+                )
     if first and first != "[":
         yield from read_json_lines(path, name)

@@ -1,9 +1,11 @@
 """Makes over-long sequences fit by taking tokens out of the middle of what the user wrote.
 
-Only text that the record put into the prompt may go: never an answer, never the template's own words, never a media placeholder. The longest
-parts give first, so a short question survives beside a long document. Whether something fits at all is the caller's question.
+Only text that the record put into the prompt may go: never an answer, never the template's own words, never a
+media placeholder. The longest parts give first, so a short question survives beside a long document. Whether
+something fits at all is the caller's question.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from llama_adapter.data.encoding import IGNORE, Encoded
@@ -27,26 +29,40 @@ def cuttable_ranges(
     Returns:
         Runs in order; a protected span splits a content into two runs.
     """
-    free = []
-    for token, (first, last) in enumerate(encoded.offsets):
-        inside = first < last and any(a <= first and last <= b for a, b in contents)
-        kept = any(first < b and a < last for a, b in protected)
-        free.append(inside and not kept and labels[token] == IGNORE)
     ranges: list[TokenRange] = []
-    for token, may_go in enumerate(free):
-        if not may_go:
-            continue
-        new = token == 0 or not free[token - 1] or _apart(encoded.offsets, token, contents)
-        if new:
-            ranges.append((token, token + 1))
-        else:
-            ranges[-1] = (ranges[-1][0], token + 1)
+    for content in contents:
+        tokens = [token for token in _inside(encoded.offsets, content) if labels[token] == IGNORE]
+        free = [token for token in tokens if not _touches(encoded.offsets[token], protected)]
+        ranges += _runs(free)
     return ranges
 
 
-def _apart(offsets: Sequence[Span], token: int, contents: Sequence[Span]) -> bool:
-    """Whether a token begins a content other than the one its neighbour lies in."""
-    return any(offsets[token - 1][0] < a <= offsets[token][0] for a, _ in contents)
+def _inside(offsets: Sequence[Span], content: Span) -> list[int]:
+    """The tokens that stand for characters of a content and for nothing else."""
+    inside = []
+    for token in range(bisect_left(offsets, (content[0], 0)), len(offsets)):
+        first, last = offsets[token]
+        if first >= content[1]:
+            break
+        if first < last <= content[1]:
+            inside.append(token)
+    return inside
+
+
+def _touches(span: Span, others: Sequence[Span]) -> bool:
+    """Whether a span has a character in common with another."""
+    return any(span[0] < last and first < span[1] for first, last in others)
+
+
+def _runs(tokens: Sequence[int]) -> list[TokenRange]:
+    """Neighbouring tokens as ranges."""
+    ranges: list[TokenRange] = []
+    for token in tokens:
+        if ranges and ranges[-1][1] == token:
+            ranges[-1] = (ranges[-1][0], token + 1)
+        else:
+            ranges.append((token, token + 1))
+    return ranges
 
 
 def shares(lengths: Sequence[int], budget: int) -> list[int]:
@@ -57,7 +73,8 @@ def shares(lengths: Sequence[int], budget: int) -> list[int]:
         budget: how much all may keep together.
 
     Returns:
-        What each keeps: the same ceiling for all that are cut, one more for the first of them where the budget allows.
+        What each keeps: the same ceiling for all that are cut, one more for the first of them where the
+        budget allows.
     """
     low, high = 0, max(lengths, default=0)
     while low < high:
@@ -101,5 +118,31 @@ def cut_middles(encoded: Encoded, ranges: Sequence[TokenRange], excess: int) -> 
     gone: set[int] = set()
     for (start, stop), keep in zip(ranges, shares(lengths, sum(lengths) - excess), strict=True):
         head = (keep + 1) // 2
-        gone |= set(range(*_whole_characters(encoded.offsets, start + head, stop - (keep - head), (start, stop))))
+        gone |= set(
+            range(*_whole_characters(encoded.offsets, start + head, stop - (keep - head), (start, stop)))
+        )
     return [token for token in range(len(encoded.ids)) if token not in gone]
+
+
+def answers_that_fit(
+    encoded: Encoded, answers: Sequence[Span], ranges: Sequence[TokenRange], limit: int
+) -> int:
+    """How many answers of a conversation fit, from the first on, if everything that may go went.
+
+    Args:
+        encoded: the tokens of the whole conversation.
+        answers: spans of its answers.
+        ranges: runs that may be cut.
+        limit: the maximum length in tokens.
+
+    Returns:
+        A number of answers, possibly 0.
+    """
+    fitting = 0
+    for _, last in answers:
+        end = bisect_left(encoded.offsets, (last, 0))
+        loose = sum(max(0, min(stop, end) - start) for start, stop in ranges)
+        if end - loose > limit:
+            break
+        fitting += 1
+    return fitting

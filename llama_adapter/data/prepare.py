@@ -1,7 +1,8 @@
 """One batch of canonical records to token sequences with labels: the function that ``datasets.map`` runs.
 
-Every record leaves with a fate, also the ones that cannot be used, so that counting never needs a second pass. A sequence is
-never longer than the maximum and never without loss. Files, caches and mixtures are not known here.
+Every record leaves with a fate, also the ones that cannot be used, so that counting never needs a second
+pass. A sequence is never longer than the maximum and never without loss. Files, caches and mixtures are not
+known here.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import datasets
 
 from llama_adapter.data.config import DataConfig
 from llama_adapter.data.encoding import IGNORE, Encoded, Encoder, answer_labels
-from llama_adapter.data.overlong import cut_middles, cuttable_ranges
+from llama_adapter.data.overlong import TokenRange, answers_that_fit, cut_middles, cuttable_ranges
 from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem, Turn
 from llama_adapter.data.report import BAD, DROPPED, KEPT, TRUNCATED
 from llama_adapter.data.template_base import Rendered, Span, Template
@@ -82,7 +83,14 @@ class Preparer:
     @property
     def identity(self) -> str:
         """A short key of everything that decides a row, besides the record."""
-        parts = [PREPARE_VERSION, self.template.identity, self.encoder.identity, self.max_length, self.overlong, self.media]
+        parts = [
+            PREPARE_VERSION,
+            self.template.identity,
+            self.encoder.identity,
+            self.max_length,
+            self.overlong,
+            self.media,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -106,25 +114,29 @@ class Preparer:
         Returns:
             One row per record, in order.
         """
-        rows = [
-            Row(record_id, BAD if problem else KEPT, problem, media=media)
-            for record_id, problem, media in zip(batch["record_id"], batch["problem"], batch["media"], strict=True)
-        ]
-        ready: list[tuple[Row, list[Turn], Rendered]] = []
-        for row, stored in zip(rows, batch["turns"], strict=True):
-            if row.fate == BAD:
-                continue
+        rows, ready = list[Row](), list[tuple[Row, list[Turn], Rendered]]()
+        for record_id, problem, media, stored in zip(
+            *(batch[name] for name in ("record_id", "problem", "media", "turns")), strict=True
+        ):
+            row = Row(record_id, BAD if problem else KEPT, problem, media=media)
+            rows.append(row)
             turns = [Turn(**turn) for turn in stored]
-            if row.media and self.media == "ignore":
-                turns = [without_placeholders(turn) for turn in turns]
-            try:
-                ready.append((row, turns, self._render(turns)))
-            except RecordProblem as problem:
-                row.fate, row.problem = BAD, str(problem)
+            if row.fate == KEPT and (rendered := self._try(row, turns)):
+                ready.append((row, *rendered))
         encoded = self.encoder.encode([text for _, _, text in ready], self.template.add_special_tokens)
-        for (row, turns, rendered), one in zip(ready, encoded, strict=True):
-            self._finish(row, turns, rendered, one)
+        for (row, turns, text), one in zip(ready, encoded, strict=True):
+            self._finish(row, turns, text, one)
         return rows
+
+    def _try(self, row: Row, turns: list[Turn]) -> tuple[list[Turn], Rendered] | None:
+        """The turns as the model gets them and their text; None, and the reason in the row, if that fails."""
+        if row.media and self.media == "ignore":
+            turns = [without_placeholders(turn) for turn in turns]
+        try:
+            return turns, self._render(turns)
+        except RecordProblem as problem:
+            row.fate, row.problem = BAD, str(problem)
+            return None
 
     def _render(self, turns: list[Turn]) -> Rendered:
         """Apply the template, refusing text that the tokenizer would take for its own control tokens."""
@@ -132,7 +144,8 @@ class Preparer:
             for token in self.control:
                 if token in turn.text or token in turn.context:
                     raise RecordProblem(
-                        f"turn {number} contains {token!r}, which the tokenizer reads as a control token, not as text"
+                        f"turn {number} contains {token!r}, which the tokenizer would read as a control "
+                        "token; it must not occur in text"
                     )
         return self.template.render(turns)
 
@@ -143,37 +156,44 @@ class Preparer:
             if self.overlong == "drop":
                 row.fate = DROPPED
                 return
-            kept = self._fit(turns, rendered, encoded, labels)
+            ranges = self._ranges(turns, rendered, encoded, labels)
+            kept = cut_middles(encoded, ranges, len(encoded.ids) - self.max_length)
             if kept is None:
-                self._shorter(row, turns)
+                fitting = answers_that_fit(encoded, rendered.answers, ranges, self.max_length)
+                self._shorten(row, turns, fitting)
                 return
             row.fate = TRUNCATED
             encoded = Encoded([encoded.ids[i] for i in kept], [encoded.offsets[i] for i in kept])
             labels = [labels[i] for i in kept]
         if all(label == IGNORE for label in labels):
-            row.fate, row.problem = BAD, "no token of the answer is left after encoding"
+            row.fate, row.problem = (
+                BAD,
+                "the answer has no token; it must have text the tokenizer knows",
+            )
             return
         row.input_ids, row.labels = encoded.ids, labels
 
-    def _fit(self, turns: list[Turn], rendered: Rendered, encoded: Encoded, labels: list[int]) -> list[int] | None:
-        """Indices of the tokens that stay, or None if the answers and the template alone are too long."""
+    def _ranges(
+        self, turns: list[Turn], rendered: Rendered, encoded: Encoded, labels: list[int]
+    ) -> list[TokenRange]:
+        """Runs of tokens that may be taken out of this sequence."""
         protected: list[Span] = []
         if any(MEDIA_PLACEHOLDER in turn.full_text for turn in turns):
             protected = [match.span() for match in re.finditer(re.escape(MEDIA_PLACEHOLDER), rendered.text)]
-        ranges = cuttable_ranges(encoded, labels, rendered.contents, protected)
-        return cut_middles(encoded, ranges, len(encoded.ids) - self.max_length)
+        return cuttable_ranges(encoded, labels, rendered.contents, protected)
 
-    def _shorter(self, row: Row, turns: list[Turn]) -> None:
-        """Leave out the last answer with its question and try again; with a single answer give the record up."""
+    def _shorten(self, row: Row, turns: list[Turn], fitting: int) -> None:
+        """Keep only the first answers of a conversation, with what leads to them; give up if none fits."""
         answers = [number for number, turn in enumerate(turns) if turn.role == "assistant"]
-        if len(answers) == 1:
-            row.fate = DROPPED
+        keep = min(fitting, len(answers) - 1)
+        if keep == 0:
+            row.fate, row.left_out = DROPPED, 0
             return
-        turns = turns[: answers[-2] + 1]
-        row.left_out += 1
+        row.left_out += len(answers) - keep
         row.fate = TRUNCATED
-        rendered = self._render(turns)
-        self._finish(row, turns, rendered, self.encoder.encode([rendered], self.template.add_special_tokens)[0])
+        if shorter := self._try(row, turns[: answers[keep - 1] + 1]):
+            encoded = self.encoder.encode([shorter[1]], self.template.add_special_tokens)
+            self._finish(row, *shorter, encoded[0])
 
 
 def prepared_rows(rows: Sequence[Row]) -> list[Row]:

@@ -1,7 +1,8 @@
 """The canonical record: who said what, which media belong to it, and where in which file it stands.
 
-Every format is read into this shape and everything after the readers knows only this shape. An Alpaca ``input`` stays apart
-(``Turn.context``) because the published prompts give it a block of its own. Nothing here knows files, templates or tokens.
+Every format is read into this shape and everything after the readers knows only this shape. An Alpaca
+``input`` stays apart (``Turn.context``) because the published prompts give it a block of its own. Nothing
+here knows files, templates or tokens.
 """
 
 from dataclasses import dataclass, field
@@ -72,18 +73,20 @@ def checked_turns(turns: list[Turn]) -> list[Turn]:
         The turns up to the last answer.
 
     Raises:
-        RecordProblem: there is no answer, an answer is empty, a system turn stands late, or an answer comes first.
+        RecordProblem: there is no answer, an answer is empty, a system turn stands late, or an answer
+            comes first.
     """
-    last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=None)
-    if last is None:
-        roles = ", ".join(turn.role for turn in turns) or "no turns"
-        raise RecordProblem(f"there is no assistant turn to learn from (found: {roles})")
-    turns = turns[: last + 1]
+    roles = [turn.role for turn in turns]
+    if "assistant" not in roles:
+        raise RecordProblem(
+            f"there must be an assistant turn to learn from; found: {', '.join(roles) or 'no turns'}"
+        )
+    turns = turns[: len(roles) - roles[::-1].index("assistant")]
+    if "user" not in roles[: roles.index("assistant")]:
+        raise RecordProblem(f"a user turn must come before the first answer; found: {', '.join(roles)}")
     for number, turn in enumerate(turns, start=1):
         if turn.role == "assistant" and not turn.text.strip():
-            raise RecordProblem(f"the answer in turn {number} is empty")
+            raise RecordProblem(f"the answer in turn {number} is empty ({turn.text!r}); it must have text")
         if turn.role == "system" and number > 1:
-            raise RecordProblem(f"turn {number} is a system turn; only the first turn can be one")
-    if turns[0].role == "assistant" or (turns[0].role == "system" and turns[1].role == "assistant"):
-        raise RecordProblem("the conversation begins with the assistant; a user turn must come before the first answer")
+            raise RecordProblem(f"turn {number} is a system turn; it must be the first turn")
     return turns

@@ -1,6 +1,7 @@
 """What became of the records: counts that add up, and the lengths that decide batch size and padding.
 
-Filled record by record by whoever prepares data; it knows neither where records come from nor how they are encoded.
+Filled record by record by whoever prepares data; it knows neither where records come from nor how they are
+encoded.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -121,10 +122,11 @@ class Report:
         if self.streamed:
             return "streamed: records are counted while they are read"
         f = self.figures()
+        fates = f"{f.used} used ({f.truncated} truncated), {f.dropped} too long, {f.bad} bad"
+        lengths = f"mean {f.mean_length:.0f}, p50 {f.p50_length}, p90 {f.p90_length}, max {f.max_length}"
         return (
-            f"{f.read} records read, {f.used} used ({f.truncated} truncated), {f.dropped} too long, {f.bad} bad; "
-            f"{f.tokens} tokens, {f.label_tokens} with loss; length mean {f.mean_length:.0f}, p50 {f.p50_length}, "
-            f"p90 {f.p90_length}, max {f.max_length}; padding to {self.limit} would be {f.padding_share:.0%}"
+            f"{f.read} records read, {fates}; {f.tokens} tokens, {f.label_tokens} with loss; "
+            f"length {lengths}; padding to {self.limit} would be {f.padding_share:.0%}"
         )
 
     def table(self, title: str) -> Table:
@@ -140,9 +142,11 @@ class Report:
         table.add_column(style="bold")
         table.add_column(justify="right")
         for name, value in self.to_dict().items():
-            shown = f"{value:.1%}" if name == "padding_share" else f"{value:.1f}" if name == "mean_length" else f"{value:,}"
-            label = f"padding if padded to {self.limit}" if name == "padding_share" else name.replace("_", " ")
-            table.add_row(label, shown)
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
+            if name == "padding_share":
+                table.add_row(f"padding if padded to {self.limit}", f"{value:.1%}")
+            else:
+                table.add_row(name.replace("_", " "), shown)
         return table
 
 

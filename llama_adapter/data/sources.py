@@ -1,8 +1,9 @@
-"""From a source's settings to canonical records: finds the files, detects the formats, slices, and hands everything to ``datasets``.
+"""From a source's settings to canonical records, read through ``datasets``.
 
-A source becomes *plans*, short JSON texts that say all about what will be read, including size and change time of every file. They are
-the only argument of the generator that ``datasets`` runs, so its cache is neither stale when a file changes nor missed
-when nothing did, and several processes share it under its own lock. Tokens are not known here.
+A source becomes *plans*, short JSON texts that say all about what will be read, including size and change
+time of every file. They are the only argument of the generator that ``datasets`` runs, so its cache is
+neither stale when a file changes nor missed when nothing did, and several processes share it under its own
+lock. Tokens are not known here.
 """
 
 import json
@@ -25,7 +26,11 @@ READER_VERSION = 1
 DETECTION_ROWS = 100
 """How many records of a file are looked at to find its columns."""
 
-TURN = {"role": datasets.Value("string"), "text": datasets.Value("string"), "context": datasets.Value("string")}
+TURN = {
+    "role": datasets.Value("string"),
+    "text": datasets.Value("string"),
+    "context": datasets.Value("string"),
+}
 RECORD_FEATURES = datasets.Features(
     {
         "record_id": datasets.Value("string"),
@@ -45,46 +50,73 @@ def _folder_files(folder: Path) -> list[Path]:
         if path.suffix.lower() in CONTAINERS and path.is_file() and not path.name.startswith(".")
     )
     if not files:
-        raise UserError(f"the folder {str(folder)!r} holds no data. Put files there that end in {', '.join(CONTAINERS)}.")
+        raise UserError(
+            f"the folder {str(folder)!r} holds no data. Put files there that end in {', '.join(CONTAINERS)}."
+        )
     return files
 
 
 def _missing(path: str) -> UserError:
     """The error for a path that is neither a file nor the name of a hub data set."""
     parent = Path(path).parent
-    near = sorted(entry.name for entry in parent.iterdir())[:8] if parent.is_dir() else []
-    hint = f"{str(parent)!r} holds: {', '.join(near) or 'nothing'}" if parent.is_dir() else f"{str(parent)!r} does not exist either"
-    return UserError(f"{path!r} does not exist. Check the path ({hint}), or give the name of a hub data set as 'owner/name'.")
+    hint = f"{str(parent)!r} does not exist either"
+    if parent.is_dir():
+        near = sorted(entry.name for entry in parent.iterdir())[:8]
+        hint = f"{str(parent)!r} holds: {', '.join(near) or 'nothing'}"
+    return UserError(
+        f"{path!r} does not exist. Check the path ({hint}), or name a hub data set as 'owner/name'."
+    )
 
 
 def _looks_like_hub_name(path: str) -> bool:
     """Whether a path that does not exist may name a hub data set."""
-    return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and Path(path).suffix.lower() not in CONTAINERS
+    return (
+        path.count("/") <= 1
+        and not path.startswith((".", "/", "~"))
+        and Path(path).suffix.lower() not in CONTAINERS
+    )
 
 
 def _file_entry(path: Path, name: str) -> dict[str, Any]:
     """What a plan says about one file."""
     stat = path.stat()
-    return {"kind": "file", "path": str(path), "name": name, "size": stat.st_size, "changed": stat.st_mtime_ns}
+    return {
+        "kind": "file",
+        "path": str(path),
+        "name": name,
+        "size": stat.st_size,
+        "changed": stat.st_mtime_ns,
+    }
 
 
 def _entries(config: SourceConfig) -> list[dict[str, Any]]:
     """What a plan says about each part of a source."""
     path = Path(config.path).expanduser()
-    saved = [path / name for name in ("dataset_dict.json", "state.json") if (path / name).is_file()]
-    if saved:
-        return [_file_entry(saved[0], config.path) | {"kind": "saved", "path": str(path), "split": config.split}]
-    if not path.exists():
-        if not _looks_like_hub_name(config.path):
-            raise _missing(config.path)
-        return [{"kind": "hub", "path": config.path, "name": config.path} | _hub_identity(config)]
+    for name in ("dataset_dict.json", "state.json"):  # what ``save_to_disk`` leaves behind
+        if (path / name).is_file():
+            entry = _file_entry(path / name, config.path)
+            return [entry | {"kind": "saved", "path": str(path), "split": config.split}]
+    if path.exists():
+        return _file_entries(config, path)
+    if not _looks_like_hub_name(config.path):
+        raise _missing(config.path)
+    return [{"kind": "hub", "path": config.path, "name": config.path} | _hub_identity(config)]
+
+
+def _file_entries(config: SourceConfig, path: Path) -> list[dict[str, Any]]:
+    """What a plan says about a file, or about each file of a folder."""
     if config.split != "train" or config.subset is not None:
         asked = config.subset if config.split == "train" else config.split
-        raise UserError(f"{config.path!r} is read as plain files, which have no split or subset {asked!r}. Use rows instead.")
+        raise UserError(
+            f"{config.path!r} is read as plain files, which have no split or subset {asked!r}. "
+            "Use rows to take a part."
+        )
     if path.is_dir():
-        return [_file_entry(file, f"{config.path.rstrip('/')}/{file.relative_to(path)}") for file in _folder_files(path)]
+        folder = config.path.rstrip("/")
+        return [_file_entry(file, f"{folder}/{file.relative_to(path)}") for file in _folder_files(path)]
     if path.suffix.lower() not in CONTAINERS:
-        raise UserError(f"{config.path!r} ends in {path.suffix!r}. Use a file that ends in {', '.join(CONTAINERS)}.")
+        suffixes = ", ".join(CONTAINERS)
+        raise UserError(f"{config.path!r} ends in {path.suffix!r}. Use a file that ends in {suffixes}.")
     return [_file_entry(path, config.path)]
 
 
@@ -107,9 +139,10 @@ def _load_hub(entry: dict[str, Any]) -> Any:
             entry["path"], name=entry["subset"], split=entry["split"], streaming=entry["streaming"]
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        asked = f"{entry['path']!r} (split {entry['split']!r})"
         raise UserError(
-            f"the hub data set {entry['path']!r} (split {entry['split']!r}) cannot be loaded: {error}. Check its name and the "
-            "network, or download it and give the path of its files."
+            f"the hub data set {asked} cannot be loaded: {error}. Check its name and the network, or "
+            "download it and give the path of its files."
         ) from error
 
 
@@ -123,7 +156,9 @@ def _load_saved(entry: dict[str, Any]) -> Any:
     if not isinstance(data, datasets.DatasetDict):
         return data
     if entry["split"] not in data:
-        raise UserError(f"{entry['path']!r} has no split {entry['split']!r}. Use one of: {', '.join(map(str, data))}.")
+        raise UserError(
+            f"{entry['path']!r} has no split {entry['split']!r}. Use one of: {', '.join(map(str, data))}."
+        )
     return data[entry["split"]]
 
 
@@ -152,10 +187,14 @@ def _format_name(entry: dict[str, Any], config: SourceConfig) -> str:
         else:
             columns |= {key for key, value in rename(raw.row, config.columns).items() if value is not None}
     if not columns and not problems:
-        raise UserError(f"{entry['name']!r} holds no records. Give a file that has some, or leave the source out.")
+        raise UserError(
+            f"{entry['name']!r} holds no records. Give a file that has some, or leave the source out."
+        )
     if not columns:
         listed = "; ".join(problems[:3])
-        raise UserError(f"no record of {entry['name']!r} can be read ({listed}). Repair the file and try again.")
+        raise UserError(
+            f"no record of {entry['name']!r} can be read ({listed}). Repair the file and try again."
+        )
     return detect_format(columns, repr(entry["name"])).name
 
 
@@ -166,7 +205,8 @@ def source_plans(config: SourceConfig) -> list[str]:
         config: the source.
 
     Returns:
-        JSON texts; one per file, so that streaming can share files between workers, or a single one when only some rows are used.
+        JSON texts; one per file, so that streaming can share files between workers, or a single one when only
+        some rows are used.
 
     Raises:
         UserError: nothing is there, or its format is not known.
@@ -190,14 +230,19 @@ def canonical_rows(plans: list[str]) -> Iterator[dict[str, Any]]:
     for plan in map(json.loads, plans):
         rows = ((entry["format"], raw) for entry in plan["entries"] for raw in _entry_rows(entry))
         for name, raw in islice(rows, plan["start"], plan["stop"]):
-            row: dict[str, Any] = {"record_id": raw.record_id, "turns": [], "media": [], "problem": ""}
-            try:
-                record = read_record(FORMATS[name], raw, plan["columns"])
-            except RecordProblem as problem:
-                row["problem"] = printable(str(problem))
-            else:
-                row |= {"turns": [asdict(turn) for turn in record.turns], "media": record.media}
-            yield row
+            yield _canonical(name, raw, plan["columns"])
+
+
+def _canonical(name: str, raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:
+    """One row of ``RECORD_FEATURES``."""
+    row: dict[str, Any] = {"record_id": raw.record_id, "turns": [], "media": [], "problem": raw.problem}
+    try:
+        if not raw.problem:
+            record = read_record(FORMATS[name], raw, columns)
+            row |= {"turns": [asdict(turn) for turn in record.turns], "media": record.media}
+    except RecordProblem as problem:
+        row["problem"] = str(problem)
+    return row | {"problem": printable(row["problem"])}
 
 
 def printable(text: str) -> str:
@@ -229,4 +274,6 @@ def stream_records(plans: list[str]) -> datasets.IterableDataset:
     Returns:
         The stream, with ``RECORD_FEATURES`` and one shard per plan.
     """
-    return datasets.IterableDataset.from_generator(canonical_rows, features=RECORD_FEATURES, gen_kwargs={"plans": plans})
+    return datasets.IterableDataset.from_generator(
+        canonical_rows, features=RECORD_FEATURES, gen_kwargs={"plans": plans}
+    )

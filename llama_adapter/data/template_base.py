@@ -1,7 +1,8 @@
 """What a template is: turns in, one text out, with the character spans of the answers.
 
-A template only builds text. Which tokens carry loss follows from the spans and the tokenizer's offsets (``encoding.py``), never
-from searching the text. ``render_prompt`` gives what the model is shown at inference and is a prefix of the training text.
+A template only builds text. Which tokens carry loss follows from the spans and the tokenizer's offsets
+(``encoding.py``), never from searching the text. ``render_prompt`` gives what the model is shown at inference
+and is a prefix of the training text.
 """
 
 from abc import ABC, abstractmethod

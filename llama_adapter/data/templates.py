@@ -1,7 +1,8 @@
 """The templates by name, and the two that need nothing from the tokenizer but its end token.
 
-``alpaca`` is the published pair of prompts, ``plain`` writes the turns as they are; the third, ``chat``, is in ``chat_template.py``. A
-new template is a class and one line in ``TEMPLATES``. What a template promises is said in ``template_base.py``.
+``alpaca`` is the published pair of prompts, ``plain`` writes the turns as they are; the third, ``chat``, is
+in ``chat_template.py``. A new template is a class and one line in ``TEMPLATES``. What a template promises is
+said in ``template_base.py``.
 """
 
 import difflib
@@ -38,7 +39,7 @@ class _Text:
 
 
 class AlpacaTemplate(Template):
-    """The published Alpaca prompts: one instruction, an optional input, one answer, no separator before the answer.
+    """The published Alpaca prompts: an instruction, an optional input, then the answer without separator.
 
     The text with an input block is used exactly when the input is neither missing nor empty.
     """
@@ -56,8 +57,8 @@ class AlpacaTemplate(Template):
         roles = [turn.role for turn in turns]
         if roles != ["user"]:
             raise RecordProblem(
-                f"the alpaca template takes one instruction and one answer; before the answer this record has: "
-                f"{', '.join(roles) or 'nothing'} (template chat takes conversations)"
+                "the alpaca template takes one instruction and one answer, but before the last answer is: "
+                f"{', '.join(roles) or 'nothing'}; use template chat for conversations"
             )
         text = _Text()
         context = turns[0].context

@@ -1,14 +1,13 @@
-"""``validate-data``: every bad record with its place and reason, the report, and three samples as tokens with their label mask.
+"""``validate-data``: every bad record, the report, and samples as tokens with their label mask.
 
-Reads the files itself and writes no cache, so it sees exactly what is on the disk now. It takes the configuration of a training
-run: the sections it has no use for are accepted and left alone. Nothing is trained and no model is loaded, only the tokenizer.
+Reads the files itself and writes no cache, so it sees exactly what is on the disk now. It takes the
+configuration of a training run: the sections it has no use for are accepted and left alone. Nothing is
+trained and no model is loaded, only the tokenizer.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
 from llama_adapter.data.prepare import Preparer, Row, prepared_rows
-from llama_adapter.data.report import BAD, Report
+from llama_adapter.data.report import Report
 from llama_adapter.data.sources import canonical_rows, source_plans
 from llama_adapter.data.templates import load_template
 from llama_adapter.errors import UserError
@@ -35,8 +34,8 @@ class ValidateConfig:
     data: DataConfig
     """The data as a training run would use them."""
     model: dict[str, Any] = field(default_factory=dict)
-    """The base model as a training run names it; only ``name_or_path`` is used, to find the tokenizer. Without it the
-    records are checked but not the template."""
+    """The base model as a training run names it; only ``name_or_path`` is used, to find the tokenizer.
+    Without it the records are checked but not the template."""
     samples: int = 3
     """How many records of each split to show as tokens."""
     adapter: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +56,7 @@ def _tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
 
 
 def masked_tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
-    """A row as its tokens, those with loss set apart by colour and by brackets (for terminals without colour).
+    """A row as its tokens, those with loss set apart by colour and, for plain terminals, by brackets.
 
     Args:
         row: a prepared row.
@@ -77,49 +76,114 @@ def masked_tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
     return text.append("]" if learned else "", style="bold yellow")
 
 
-class _Check:
-    """One pass over the sources of a split, printing problems as they are found."""
+@dataclass
+class Check:
+    """What one pass over the sources of a split found."""
 
-    def __init__(self, console: Console, preparer: Preparer | None, config: DataConfig) -> None:
-        self.console, self.preparer, self.config = console, preparer, config
-        self.report, self.reasons = Report(config.max_length), Counter[str]()
-        self.faults = 0
-        self.samples: list[Row] = []
+    preparer: Preparer
+    """Prepares records as training would."""
+    refuse_media: bool
+    """Whether records with images are a problem."""
+    wanted: int
+    """How many samples to keep."""
+    report: Report
+    """What became of the records."""
+    samples: list[Row] = field(default_factory=list)
+    """The first rows that are used."""
+    problems: int = 0
+    """How many problems were found."""
 
-    def problem(self, place: str, reason: str) -> None:
-        """Print one problem on a line of its own."""
-        self.faults += 1
-        line = Text.assemble((place, "bold"), "  ", (reason, "red"))
-        self.console.print(line, soft_wrap=True)
+    def run(self, source: SourceConfig) -> Iterator[tuple[str, str]]:
+        """Check one source.
 
-    def source(self, source: SourceConfig) -> None:
-        """Check one source."""
+        Args:
+            source: file, folder or hub data set.
+
+        Yields:
+            Place and reason of every problem, in the order of the file.
+        """
         try:
             plans = source_plans(source)
         except UserError as error:
-            self.problem(source.path, str(error))
+            self.problems += 1
+            yield source.path, str(error)
             return
-        for batch in _batches(canonical_rows(plans), BATCH):
-            if self.preparer is None:
-                self._count([Row(row["record_id"], BAD, row["problem"]) for row in batch if row["problem"]])
-            else:
-                self._count(self.preparer.rows({name: [row[name] for row in batch] for name in batch[0]}))
+        records = iter(canonical_rows(plans))
+        while batch := list(islice(records, BATCH)):
+            rows = self.preparer.rows({name: [row[name] for row in batch] for name in batch[0]})
+            self.samples += prepared_rows(rows)[: self.wanted - len(self.samples)]
+            for row in rows:
+                yield from self._judge(row)
 
-    def _count(self, rows: list[Row]) -> None:
-        """Take prepared rows into the report, printing the bad ones."""
-        for row in rows:
-            if row.fate == BAD:
-                self.problem(row.record_id, row.problem)
-            elif row.media and self.config.media == "refuse":
-                self.problem(row.record_id, "comes with an image, but data.media is refuse (text-only training)")
-            with_loss = sum(label != IGNORE for label in row.labels)
-            self.report.add(row.fate, len(row.labels), with_loss, row.left_out, len(row.media))
-        missing = max(0, 3 - len(self.samples))
-        self.samples += prepared_rows(rows)[:missing]
+    def _judge(self, row: Row) -> Iterator[tuple[str, str]]:
+        """Count one row and say what is wrong with it."""
+        with_loss = sum(label != IGNORE for label in row.labels)
+        self.report.add(row.fate, len(row.labels), with_loss, row.left_out, len(row.media))
+        reason = row.problem
+        if not reason and row.media and self.refuse_media:
+            reason = "it comes with an image, but data.media is 'refuse' (text-only training)"
+        if reason:
+            self.problems += 1
+            yield row.record_id, reason
 
 
-def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows in lists of at most ``size``."""
-    remaining = iter(rows)
-    while batch := list(islice(remaining, size)):
-        yield batch
+def _check_split(name: str, sources: list[SourceConfig], check: Check, console: Console) -> None:
+    """Check the sources of one split, printing problems as they are found and the report at the end."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}: {task.completed} problems"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        for source in sources:
+            task = progress.add_task(f"checking {source.path}", total=None)
+            for place, reason in check.run(source):
+                progress.advance(task)
+                console.print(Text.assemble((place, "bold"), "  ", (reason, "red")), soft_wrap=True)
+            progress.remove_task(task)
+    console.print(check.report.table(f"{name}: {len(sources)} source(s)"))
+
+
+def _show_samples(samples: list[Row], tokenizer: PreTrainedTokenizerBase, console: Console) -> None:
+    """Print samples as tokens with their label mask."""
+    for row in samples:
+        with_loss = sum(label != IGNORE for label in row.labels)
+        console.print()
+        console.print(
+            f"{row.record_id}: {len(row.labels)} tokens, {with_loss} with loss, in brackets", markup=False
+        )
+        console.print(masked_tokens(row, tokenizer), soft_wrap=True)
+
+
+def validate_data(config: ValidateConfig) -> int:
+    """Check the data of a run and show what the model will learn.
+
+    Args:
+        config: the data, and the base model whose tokenizer to use.
+
+    Returns:
+        0 when every record can be used, 2 when there are problems.
+
+    Raises:
+        UserError: there is no tokenizer, or no such template.
+    """
+    console = Console()
+    name = config.model.get("name_or_path")
+    if not isinstance(name, str):
+        raise UserError(
+            f"model is {config.model!r}. Set model.name_or_path to the base model, whose tokenizer is needed."
+        )
+    tokenizer = _tokenizer(name)
+    data = config.data
+    preparer = Preparer(load_template(data.template, tokenizer), Encoder(tokenizer), data)
+    problems = 0
+    for split, sources in (("train", data.train), ("evaluation", data.evaluation)):
+        if not sources:
+            continue
+        check = Check(preparer, data.media == "refuse", config.samples, Report(data.max_length))
+        _check_split(split, sources, check, console)
+        _show_samples(check.samples, tokenizer, console)
+        problems += check.problems
+    verdict = "every record can be used" if not problems else f"{problems} problems, listed above"
+    console.print(f"\n{verdict}", style="bold red" if problems else "bold green")
+    return 2 if problems else 0
