@@ -68,8 +68,9 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.backend = _fast_backend(tokenizer)
         self.begin = _begin_ids(tokenizer)
-        self.control = {str(token) for token in tokenizer.all_special_tokens}
-        self.guard = self._find_guard([tokenizer.eos_token, tokenizer.bos_token, "\n"])
+        added = tokenizer.added_tokens_decoder.values()
+        self.control = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
+        self.guard = self._find_guard([tokenizer.eos_token, tokenizer.bos_token, "\x01", "\n"])
 
     @property
     def identity(self) -> str:

@@ -73,7 +73,7 @@ def read_json_lines(path: Path, name: str) -> Iterator[RawRow]:
             if not line.strip():
                 continue
             try:
-                value = DECODER.decode(line)
+                value = DECODER.decode(line.rstrip("\r\n"))
             except json.JSONDecodeError as error:
                 yield RawRow(f"{name}:{number}", problem=f"invalid JSON: {error.msg} at column {error.colno}")
             except RecursionError:

@@ -113,7 +113,7 @@ class Report:
             padding_share=1 - tokens / (rows * self.limit) if rows else 0.0,
         )
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, int | float]:
         """The figures as a plain dict, for JSON."""
         return asdict(self.figures())
 
