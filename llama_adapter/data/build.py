@@ -81,10 +81,6 @@ class _Source:
     def _stored(self, plans: list[str]) -> datasets.Dataset:
         """Read and prepare into memory-mapped tables, or open the ones that exist."""
         records = load_records(plans, self.data.cache_dir)
-        if not len(records):
-            raise UserError(
-                f"rows {self.config.rows!r} of {self.config.path!r} hold no record. Choose rows that exist."
-            )
         self._judge(_problems(records, lambda row: bool(row["problem"]), ("record_id", "problem")))
         key = hashlib.sha256(json.dumps([plans, self.preparer.identity]).encode()).hexdigest()[:16]
         folder = Path(records.cache_files[0]["filename"]).parent

@@ -8,7 +8,7 @@ known here.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -93,7 +93,7 @@ class Preparer:
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         """Prepare a batch as ``datasets.map`` hands it over.
 
         Args:
@@ -105,7 +105,7 @@ class Preparer:
         rows = [asdict(row) for row in self.rows(batch)]
         return {name: [row[name] for row in rows] for name in ROW_FEATURES}
 
-    def rows(self, batch: dict[str, list[Any]]) -> list[Row]:
+    def rows(self, batch: Mapping[str, list[Any]]) -> list[Row]:
         """Prepare a batch.
 
         Args:

@@ -215,7 +215,10 @@ def source_plans(config: SourceConfig) -> list[str]:
     entries = [entry | {"format": _format_name(entry, config)} for entry in _entries(config)]
     groups = [entries] if config.rows else [[entry] for entry in entries]
     common = {"version": READER_VERSION, "columns": config.columns, "start": start, "stop": stop}
-    return [json.dumps(common | {"entries": group}, sort_keys=True) for group in groups]
+    plans = [json.dumps(common | {"entries": group}, sort_keys=True) for group in groups]
+    if config.rows and next(canonical_rows(plans), None) is None:
+        raise UserError(f"rows {config.rows!r} of {config.path!r} hold no record. Use rows that exist.")
+    return plans
 
 
 def canonical_rows(plans: list[str]) -> Iterator[dict[str, Any]]:

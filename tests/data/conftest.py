@@ -90,7 +90,7 @@ def llama_legacy():
 def byte_tokenizer():
     """One token per byte, id = byte + 3, begin 1, end 2: what the published code was run with."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    order = sorted(alphabet, key=lambda char: (_byte_of()[char]))
+    order = sorted(alphabet, key=lambda char: _byte_of()[char])
     vocab = {"<pad>": 0, "<s>": 1, "</s>": 2} | {char: _byte_of()[char] + 3 for char in order}
     core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -143,7 +143,9 @@ def shared():
     def find(name):
         path = root / name
         if not path.exists():
-            pytest.skip(f"real data {name!r} is not here (looked in {root.name}/, or set LLAMA_ADAPTER_SHARED)")
+            pytest.skip(
+                f"real data {name!r} is not here (looked in {root.name}/, or set LLAMA_ADAPTER_SHARED)"
+            )
         return path
 
     return find

@@ -26,7 +26,9 @@ def with_template(tokenizer, text):
 
 
 def parts(rendered):
-    return [rendered.text[a:b] for a, b in rendered.answers], [rendered.text[a:b] for a, b in rendered.contents]
+    return [rendered.text[a:b] for a, b in rendered.answers], [
+        rendered.text[a:b] for a, b in rendered.contents
+    ]
 
 
 def test_every_answer_is_located_with_its_end_token(byte_level):
@@ -58,7 +60,10 @@ def test_prompts_are_prefixes_of_the_training_text(name, question, first, second
     rendered = template.render(turns)
     for (start, end), number in zip(rendered.answers, (1, 3), strict=True):
         assert rendered.text[:start] == template.render_prompt(turns[:number])
-        assert rendered.text[start:end].strip().removesuffix(template.end_token).strip() == turns[number].text.strip()
+        assert (
+            rendered.text[start:end].strip().removesuffix(template.end_token).strip()
+            == turns[number].text.strip()
+        )
         assert rendered.text[start:end].endswith(template.end_token)
 
 
@@ -97,10 +102,14 @@ def test_templates_that_do_not_render_faithfully_are_noticed(byte_level, body, r
 
 
 def test_a_template_that_cannot_render_at_all_is_refused_at_once(byte_level):
-    with pytest.raises(UserError, match="cannot render one question with its answer: .* Use template alpaca or plain"):
+    with pytest.raises(
+        UserError, match="cannot render one question with its answer: .* Use template alpaca or plain"
+    ):
         with_template(byte_level, "{{ raise_exception('never') }}")
 
 
 def test_without_a_chat_template_the_error_says_what_else_there_is(byte_tokenizer):
-    with pytest.raises(UserError, match="template is 'chat', but .* has no chat template. Use template alpaca or plain"):
+    with pytest.raises(
+        UserError, match="template is 'chat', but .* has no chat template. Use template alpaca or plain"
+    ):
         ChatTemplate(byte_tokenizer)

@@ -7,7 +7,8 @@ ONE = SourceConfig(path="a.json")
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"), [(None, (0, None)), ("0:800", (0, 800)), (":8", (0, 8)), ("800:", (800, None)), (":", (0, None))]
+    ("rows", "expected"),
+    [(None, (0, None)), ("0:800", (0, 800)), (":8", (0, 8)), ("800:", (800, None)), (":", (0, None))],
 )
 def test_rows_are_slices(rows, expected):
     assert parse_rows(rows) == expected
@@ -26,7 +27,10 @@ def test_other_rows_are_refused(rows):
         ({"train": [ONE], "max_length": 1}, "max_length is 1"),
         ({"train": [ONE], "shuffle_buffer": -1}, "shuffle_buffer is -1"),
         ({"train": [SourceConfig(path="b", weight=1.0), ONE]}, "'a.json' has no weight"),
-        ({"train": [SourceConfig(path="b", streaming=True), ONE]}, r"streaming is true for \['b'\] but not for all"),
+        (
+            {"train": [SourceConfig(path="b", streaming=True), ONE]},
+            r"streaming is true for \['b'\] but not for all",
+        ),
     ],
 )
 def test_settings_that_cannot_work_together(settings, message):

@@ -15,7 +15,9 @@ def test_quoted_cells_may_run_over_lines_and_rows_keep_their_first_line(write):
 
 def test_tabs_separate_and_commas_do_not(write):
     path = write("a.tsv", "caption\turl\na cat, asleep\tcat.jpg\n")
-    assert list(read_tsv(path, "a.tsv")) == [RawRow("a.tsv:2", {"caption": "a cat, asleep", "url": "cat.jpg"})]
+    assert list(read_tsv(path, "a.tsv")) == [
+        RawRow("a.tsv:2", {"caption": "a cat, asleep", "url": "cat.jpg"})
+    ]
 
 
 def test_a_repeated_column_ends_the_file(write):
@@ -29,7 +31,12 @@ def test_a_nameless_column_ends_the_file(write):
 
 def test_rows_of_the_wrong_width_are_problems_and_the_others_are_read(write):
     rows = list(read_csv(write("a.csv", "a,b\n1,2\n1\n1,2,3\n3,4\n"), "a.csv"))
-    assert [row.problem for row in rows] == ["", "the row has 1 cells, the header 2", "the row has 3 cells, the header 2", ""]
+    assert [row.problem for row in rows] == [
+        "",
+        "the row has 1 cells, the header 2",
+        "the row has 3 cells, the header 2",
+        "",
+    ]
     assert rows[-1] == RawRow("a.csv:5", {"a": "3", "b": "4"})
 
 

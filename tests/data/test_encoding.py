@@ -12,7 +12,9 @@ from llama_adapter.errors import UserError
 
 TOKENIZERS = ["byte_level", "llama_like", "llama_legacy", "byte_tokenizer"]
 # letters and marks that the tokenizers have merged across borders, white space of every kind, and anything else
-LETTERS = st.sampled_from(list("stParis:)( \n\t.A1äé你😀#")) | st.characters(codec="utf-8", exclude_characters="▁")
+LETTERS = st.sampled_from(list("stParis:)( \n\t.A1äé你😀#")) | st.characters(
+    codec="utf-8", exclude_characters="▁"
+)
 TEXT = st.text(LETTERS, max_size=12)
 ANSWER = TEXT.filter(lambda text: text.strip())
 PROPERTY = settings(
@@ -54,7 +56,9 @@ def text_after_anchor(tokenizer, ids):
 @given(question=TEXT, context=TEXT, answer=ANSWER)
 @pytest.mark.parametrize("template_name", ["alpaca", "plain"])
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_labels_decode_to_the_answer_and_its_end_token(name, template_name, question, context, answer, encoder_of):
+def test_labels_decode_to_the_answer_and_its_end_token(
+    name, template_name, question, context, answer, encoder_of
+):
     if template_name == "plain" and not (question or context):
         question = "Q"  # with nothing in front, the answer's first token also carries the blank put there
     turns = [Turn("user", question, context), Turn("assistant", answer)]
@@ -103,9 +107,13 @@ def test_in_a_conversation_every_answer_is_learned_and_nothing_else(name, talk, 
 )
 def test_a_token_across_the_border_is_cut_there(name, prompt, answer, joint, encoder_of):
     tokenizer, encoder = encoder_of(name)
-    together = tokenizer.convert_ids_to_tokens(tokenizer(prompt + answer, add_special_tokens=False)["input_ids"])
+    together = tokenizer.convert_ids_to_tokens(
+        tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]
+    )
     assert any(joint in token for token in together), "the tokenizer does not merge across this border"
-    _, _, _, _, one, labels = encoded(name, "plain", [Turn("user", prompt), Turn("assistant", answer)], encoder_of)
+    _, _, _, _, one, labels = encoded(
+        name, "plain", [Turn("user", prompt), Turn("assistant", answer)], encoder_of
+    )
     learned = [label for label in labels if label != IGNORE]
     assert text_after_anchor(tokenizer, learned) == answer + tokenizer.eos_token
     assert one.ids[: len(one.ids) - len(learned)] == encoder.encode_prompt(prompt, True)
@@ -139,7 +147,10 @@ def test_without_a_clean_cut_the_crossing_token_is_learned_whole(byte_level):
 def test_the_begin_token_comes_once(name, text, special, expected, encoder_of):
     tokenizer, encoder = encoder_of(name)
     ids = encoder.encode_prompt(text, special)
-    assert ids.count(tokenizer.convert_tokens_to_ids("<s>") if expected or name == "llama_like" else -1) == expected
+    assert (
+        ids.count(tokenizer.convert_tokens_to_ids("<s>") if expected or name == "llama_like" else -1)
+        == expected
+    )
 
 
 def test_a_tokenizer_that_adds_an_end_token_does_not_double_it(llama_like):
@@ -176,7 +187,9 @@ def test_a_tokenizer_without_offsets_is_refused():
 def test_real_sentencepiece_models_agree_with_transformers(folder, shared):
     from transformers import LlamaTokenizer
 
-    tokenizer = LlamaTokenizer.from_pretrained(shared(f"data/models/{folder}"), bos_token="<s>", eos_token="</s>")
+    tokenizer = LlamaTokenizer.from_pretrained(
+        shared(f"data/models/{folder}"), bos_token="<s>", eos_token="</s>"
+    )
     encoder, template = Encoder(tokenizer), load_template("alpaca", tokenizer)
     turns = [Turn("user", "Say hello.\n", "  naïve 你好"), Turn("assistant", "Hello, world!\n 你好 :)")]
     rendered = template.render(turns)

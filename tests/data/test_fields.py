@@ -1,6 +1,14 @@
 import pytest
 
-from llama_adapter.data.fields import Parsed, known_role, list_of, media_paths, message_turns, optional_text, text_of
+from llama_adapter.data.fields import (
+    Parsed,
+    known_role,
+    list_of,
+    media_paths,
+    message_turns,
+    optional_text,
+    text_of,
+)
 from llama_adapter.data.records import RecordProblem, Turn
 
 

@@ -1,7 +1,14 @@
 import pytest
 
 from llama_adapter.data.fields import Parsed
-from llama_adapter.data.formats import FORMATS, detect_format, named_format, read_record, register_format, rename
+from llama_adapter.data.formats import (
+    FORMATS,
+    detect_format,
+    named_format,
+    read_record,
+    register_format,
+    rename,
+)
 from llama_adapter.data.records import RawRow, RecordProblem, Turn
 from llama_adapter.errors import UserError
 
@@ -31,14 +38,18 @@ def test_formats_are_found_by_their_columns(columns, name):
 
 
 def test_unknown_columns_are_named_with_the_known_formats():
-    with pytest.raises(UserError, match=r"'f.csv' has the columns answer, question, which is no known format") as error:
+    with pytest.raises(
+        UserError, match=r"'f.csv' has the columns answer, question, which is no known format"
+    ) as error:
         detect_format(["question", "answer"], "'f.csv'")
     assert "Set columns to say which is which" in str(error.value)
     assert all(name in str(error.value) for name in FORMATS)
 
 
 def test_a_misspelt_format_gets_a_hint():
-    with pytest.raises(UserError, match=r"format is 'alpacca'. Did you mean 'alpaca'\? Use auto or one of: llava"):
+    with pytest.raises(
+        UserError, match=r"format is 'alpacca'. Did you mean 'alpaca'\? Use auto or one of: llava"
+    ):
         named_format("alpacca")
 
 
@@ -61,7 +72,10 @@ def test_alpaca_keeps_the_input_apart_and_takes_system_and_history():
         ({"instruction": "  ", "output": "x"}, "'instruction' is empty"),
         ({"instruction": "x"}, "the key 'output' is missing"),
         ({"instruction": "x", "output": ""}, "the answer in turn 2 is empty"),
-        ({"instruction": "x", "output": "y", "history": ["q", "a"]}, "must hold pairs of question and answer"),
+        (
+            {"instruction": "x", "output": "y", "history": ["q", "a"]},
+            "must hold pairs of question and answer",
+        ),
     ],
 )
 def test_alpaca_rows_that_cannot_be_used(row, reason):
@@ -79,7 +93,13 @@ def test_sharegpt_roles_and_the_system_column():
             {"from": "chatgpt", "value": "a2"},
         ],
     }
-    assert [turn.role for turn in read("sharegpt", row).turns] == ["system", "user", "assistant", "user", "assistant"]
+    assert [turn.role for turn in read("sharegpt", row).turns] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
 
 
 def test_sharegpt_with_role_and_content():
@@ -111,8 +131,14 @@ def test_llava_keeps_the_image_and_its_placeholder():
 
 
 def test_prompt_and_completion_may_be_messages():
-    assert pairs(read("prompt_completion", {"prompt": "", "completion": "c"})) == [("user", ""), ("assistant", "c")]
-    row = {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]}
+    assert pairs(read("prompt_completion", {"prompt": "", "completion": "c"})) == [
+        ("user", ""),
+        ("assistant", "c"),
+    ]
+    row = {
+        "prompt": [{"role": "user", "content": "q"}],
+        "completion": [{"role": "assistant", "content": "a"}],
+    }
     assert pairs(read("prompt_completion", row)) == [("user", "q"), ("assistant", "a")]
 
 
@@ -143,4 +169,7 @@ def test_a_new_format_is_one_decorated_function(monkeypatch):
 
     found = detect_format({"q", "answer"}, "f")
     assert found.name == "qa"
-    assert pairs(read_record(found, RawRow("f:1", {"q": "1", "answer": "2"}), {})) == [("user", "1"), ("assistant", "2")]
+    assert pairs(read_record(found, RawRow("f:1", {"q": "1", "answer": "2"}), {})) == [
+        ("user", "1"),
+        ("assistant", "2"),
+    ]

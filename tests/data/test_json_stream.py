@@ -8,8 +8,14 @@ from llama_adapter.data import json_stream
 from llama_adapter.data.json_stream import read_json, read_json_lines
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 RECORDS = st.lists(st.dictionaries(st.text("key", max_size=4), VALUES, max_size=4), max_size=6)
@@ -24,7 +30,9 @@ def problems_of(rows):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(records=RECORDS, chunk=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]), ascii_only=st.booleans())
+@given(
+    records=RECORDS, chunk=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]), ascii_only=st.booleans()
+)
 def test_an_array_is_read_in_pieces_of_any_size(records, chunk, indent, ascii_only, tmp_path, monkeypatch):
     monkeypatch.setattr(json_stream, "CHUNK", chunk)
     path = tmp_path / "a.json"
@@ -34,7 +42,11 @@ def test_an_array_is_read_in_pieces_of_any_size(records, chunk, indent, ascii_on
 
 def test_an_array_gives_the_line_each_record_starts_on(write):
     path = write("a.json", '\n[ {"a":\n 1},\n\n {"a": 2}, {"a": 3}\n]\n')
-    assert rows_of(read_json(path, "a.json")) == [("a.json:2", {"a": 1}), ("a.json:5", {"a": 2}), ("a.json:5", {"a": 3})]
+    assert rows_of(read_json(path, "a.json")) == [
+        ("a.json:2", {"a": 1}),
+        ("a.json:5", {"a": 2}),
+        ("a.json:5", {"a": 3}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from llama_adapter.data.records import RawRow, Turn
 from llama_adapter.data.templates import load_template
 
 WORDS = st.text(st.sampled_from(list("abc de\n:é你")), max_size=60)
-ANSWER = st.text(st.sampled_from(list("abc de\n:é你")), min_size=1, max_size=30).filter(lambda text: text.strip())
+ANSWER = st.text(st.sampled_from(list("abc de\n:é你")), min_size=1, max_size=30).filter(
+    lambda text: text.strip()
+)
 
 
 def preparer(tokenizer, template, max_length, **settings):
@@ -101,7 +103,9 @@ def test_the_middle_of_the_longest_part_goes_and_the_template_stays(byte_level):
 
 
 def test_overlong_records_can_be_dropped_instead(byte_level):
-    row = one(preparer(byte_level, "plain", 10, overlong="drop"), Turn("user", "a " * 50), Turn("assistant", "b"))
+    row = one(
+        preparer(byte_level, "plain", 10, overlong="drop"), Turn("user", "a " * 50), Turn("assistant", "b")
+    )
     assert (row.fate, row.input_ids) == ("dropped", [])
 
 
@@ -131,7 +135,12 @@ def test_ignored_media_leave_no_placeholder(byte_level):
 
 @pytest.mark.parametrize(
     ("text", "left"),
-    [("<image>\nWhat?", "What?"), ("What?\n<image>", "What?"), ("a <image> b", "a  b"), ("no image", "no image")],
+    [
+        ("<image>\nWhat?", "What?"),
+        ("What?\n<image>", "What?"),
+        ("a <image> b", "a  b"),
+        ("no image", "no image"),
+    ],
 )
 def test_placeholders_go_with_their_line_break(text, left):
     assert without_placeholders(Turn("user", text, text)) == Turn("user", left, left)
@@ -187,7 +196,9 @@ def golden_rows(shared, kind):
     return json.loads(shared("reference/golden/data_golden.json").read_text())[kind]
 
 
-@pytest.mark.parametrize(("kind", "form"), [("v1_InstructionDataset", "alpaca"), ("v2_PretrainDataset", "captions")])
+@pytest.mark.parametrize(
+    ("kind", "form"), [("v1_InstructionDataset", "alpaca"), ("v2_PretrainDataset", "captions")]
+)
 def test_rows_agree_with_the_published_code_where_that_loses_nothing(kind, form, byte_tokenizer, shared):
     compared = 0
     for golden in golden_rows(shared, kind):
@@ -220,7 +231,9 @@ def test_where_the_published_code_cuts_the_answer_we_keep_it(byte_tokenizer, sha
 
 def test_the_empty_answer_of_an_exotic_tokenizer_is_reported(byte_level, monkeypatch):
     prepare = preparer(byte_level, "plain", 64)
-    monkeypatch.setattr("llama_adapter.data.prepare.answer_labels", lambda encoded, spans: [IGNORE] * len(encoded.ids))
+    monkeypatch.setattr(
+        "llama_adapter.data.prepare.answer_labels", lambda encoded, spans: [IGNORE] * len(encoded.ids)
+    )
     row = one(prepare, Turn("user", "q"), Turn("assistant", "a"))
     assert (row.fate, row.input_ids) == ("bad", [])
     assert "the answer has no token" in row.problem

@@ -21,7 +21,12 @@ def test_every_record_is_counted_once():
     assert figures.read == 5
     assert (figures.used, figures.truncated, figures.dropped, figures.bad) == (3, 1, 1, 1)
     assert figures.read == figures.used + figures.dropped + figures.bad
-    assert (figures.tokens, figures.label_tokens, figures.answers_left_out, figures.with_media) == (160, 45, 2, 1)
+    assert (figures.tokens, figures.label_tokens, figures.answers_left_out, figures.with_media) == (
+        160,
+        45,
+        2,
+        1,
+    )
     assert (figures.p50_length, figures.p90_length, figures.max_length) == (40, 100, 100)
     assert figures.mean_length == pytest.approx(160 / 3)
     assert figures.padding_share == pytest.approx(1 - 160 / 300)

@@ -39,7 +39,12 @@ def test_alpaca_has_no_place_for_conversations(turns):
 
 
 def test_plain_writes_turns_as_they_are():
-    turns = [Turn("user", "Q: ", "ctx"), Turn("assistant", "A"), Turn("user", " then "), Turn("assistant", "B")]
+    turns = [
+        Turn("user", "Q: ", "ctx"),
+        Turn("assistant", "A"),
+        Turn("user", " then "),
+        Turn("assistant", "B"),
+    ]
     rendered = PlainTemplate("|").render(turns)
     assert rendered.text == "Q: \n\nctxA| then B|"
     assert [rendered.text[a:b] for a, b in rendered.answers] == ["A|", "B|"]
@@ -58,7 +63,9 @@ def test_the_prompt_is_a_prefix_of_the_training_text(template, question, context
 def test_templates_are_built_by_name(byte_level):
     assert load_template("alpaca", byte_level).end_token == "<|im_end|>"
     assert load_template("chat", byte_level).render_prompt([Turn("user", "hi")]).endswith("assistant\n")
-    with pytest.raises(UserError, match=r"template is 'alpacca'. Did you mean 'alpaca'\? Use one of: chat, alpaca, plain"):
+    with pytest.raises(
+        UserError, match=r"template is 'alpacca'. Did you mean 'alpaca'\? Use one of: chat, alpaca, plain"
+    ):
         load_template("alpacca", byte_level)
 
 
@@ -67,5 +74,7 @@ def test_a_tokenizer_without_end_token_is_refused(byte_tokenizer):
 
     endless = copy.deepcopy(byte_tokenizer)
     endless.eos_token = None
-    with pytest.raises(UserError, match="eos_token of the tokenizer .* is None.* Set the tokenizer's eos_token"):
+    with pytest.raises(
+        UserError, match="eos_token of the tokenizer .* is None.* Set the tokenizer's eos_token"
+    ):
         load_template("plain", endless)
