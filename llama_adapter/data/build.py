@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import datasets
 from filelock import FileLock
+from rich.console import Group
 from transformers import PreTrainedTokenizerBase
 
 from llama_adapter.data.config import DataConfig, SourceConfig
@@ -44,6 +45,11 @@ class DataReport:
     evaluation: Report
     """Of the evaluation sources together."""
 
+    def __rich__(self) -> Group:
+        """The figures of both splits, for ``console.print``."""
+        splits = (("training data", self.train), ("evaluation data", self.evaluation))
+        return Group(*(part.table(name) for name, part in splits if part.sources))
+
 
 @dataclass
 class Datasets:
@@ -67,7 +73,7 @@ class _Source:
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
-        self.report = Report(self.data.max_length, streamed=self.config.streaming)
+        self.report = Report(self.data.max_length, sources=1, streamed=self.config.streaming)
 
     def rows(self) -> Data:
         """The rows of this source that are used."""
@@ -146,7 +152,7 @@ class _Source:
             )
         if count and self.data.media == "ignore":
             log.warning(
-                "%s: the images of %d records are ignored; only their text is used", self.config.path, count
+                "%s: images are ignored, only the text is used (at least %d records)", self.config.path, count
             )
 
     def _streamed(self, plans: list[str]) -> datasets.IterableDataset:
@@ -160,7 +166,8 @@ class _Source:
         """Judge one streamed row."""
         if row["fate"] == BAD:
             self._judge([(row["record_id"], row["problem"])])
-        elif row["media"] and self.data.media == "refuse":
+        elif row["media"] and (self.data.media == "refuse" or not self.report.with_media):  # warn only once
+            self.report.with_media += 1
             self._judge_media(1)
         return row["fate"] in (KEPT, TRUNCATED)
 

@@ -106,7 +106,7 @@ class DataConfig:
         """Refuse values that cannot work together."""
         if not self.train:
             raise UserError(
-                f"train is {self.train!r}, so nothing would be trained on. Use at least one source with a path."
+                f"train is {self.train!r}, so there is no data. Use at least one source with a path."
             )
         if self.max_length < 2:
             raise UserError(

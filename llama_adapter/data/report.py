@@ -52,6 +52,8 @@ class Report:
 
     limit: int
     """The configured maximum length, in tokens."""
+    sources: int = 0
+    """How many sources are counted."""
     fates: dict[str, int] = field(default_factory=lambda: dict.fromkeys((KEPT, TRUNCATED, DROPPED, BAD), 0))
     """How many records had which fate."""
     lengths: list[int] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Report:
 
     def merge(self, other: "Report") -> None:
         """Add the counts of another source."""
+        self.sources += other.sources
         for fate, count in other.fates.items():
             self.fates[fate] += count
         self.lengths.extend(other.lengths)
@@ -141,6 +144,10 @@ class Report:
         table = Table(title=title, show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
+        table.add_row("sources", f"{self.sources:,}")
+        if self.streamed:
+            table.add_row("records", "counted while they are read")
+            return table
         for name, value in self.to_dict().items():
             shown = f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
             if name == "padding_share":

@@ -141,8 +141,8 @@ def _load_hub(entry: dict[str, Any]) -> Any:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         asked = f"{entry['path']!r} (split {entry['split']!r})"
         raise UserError(
-            f"the hub data set {asked} cannot be loaded: {error}. Check its name and the network, or "
-            "download it and give the path of its files."
+            f"there is no file or folder {entry['path']!r}, and the hub data set {asked} cannot be loaded: "
+            f"{error}. Check the path or the name, and the network."
         ) from error
 
 

@@ -33,9 +33,9 @@ class ValidateConfig:
 
     data: DataConfig
     """The data as a training run would use them."""
-    model: dict[str, Any] = field(default_factory=dict)
-    """The base model as a training run names it; only ``name_or_path`` is used, to find the tokenizer.
-    Without it the records are checked but not the template."""
+    base: dict[str, Any] = field(default_factory=dict)
+    """The base model as a training run names it: ``name_or_path``, and if need be ``revision`` and
+    ``trust_remote_code``, to find its tokenizer."""
     samples: int = 3
     """How many records of each split to show as tokens."""
     adapter: dict[str, Any] = field(default_factory=dict)
@@ -44,14 +44,18 @@ class ValidateConfig:
     """Not used here; accepted so that a training configuration can be checked as it is."""
 
 
-def _tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+def _tokenizer(base: dict[str, Any]) -> PreTrainedTokenizerBase:
     """Load only the tokenizer of a base model."""
+    name = base.get("name_or_path")
+    if not isinstance(name, str):
+        raise UserError(f"base is {base!r}. Set base.name_or_path, to find the tokenizer.")
+    options = {key: base[key] for key in ("revision", "trust_remote_code") if base.get(key)}
     try:
-        return AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(
-            f"no tokenizer can be loaded from {name_or_path!r}: {str(error).splitlines()[0]} "
-            "Set model.name_or_path to a folder with tokenizer files."
+            f"no tokenizer can be loaded from {name!r}: {str(error).splitlines()[0]} "
+            "Set base.name_or_path to a folder with tokenizer files."
         ) from error
 
 
@@ -141,7 +145,7 @@ def _check_split(name: str, sources: list[SourceConfig], check: Check, console: 
                 progress.advance(task)
                 console.print(Text.assemble((place, "bold"), "  ", (reason, "red")), soft_wrap=True)
             progress.remove_task(task)
-    console.print(check.report.table(f"{name}: {len(sources)} source(s)"))
+    console.print(check.report.table(f"{name} data"))
 
 
 def _show_samples(samples: list[Row], tokenizer: PreTrainedTokenizerBase, console: Console) -> None:
@@ -168,19 +172,16 @@ def validate_data(config: ValidateConfig) -> int:
         UserError: there is no tokenizer, or no such template.
     """
     console = Console()
-    name = config.model.get("name_or_path")
-    if not isinstance(name, str):
-        raise UserError(
-            f"model is {config.model!r}. Set model.name_or_path to the base model, whose tokenizer is needed."
-        )
-    tokenizer = _tokenizer(name)
+    tokenizer = _tokenizer(config.base)
     data = config.data
     preparer = Preparer(load_template(data.template, tokenizer), Encoder(tokenizer), data)
     problems = 0
     for split, sources in (("train", data.train), ("evaluation", data.evaluation)):
         if not sources:
             continue
-        check = Check(preparer, data.media == "refuse", config.samples, Report(data.max_length))
+        check = Check(
+            preparer, data.media == "refuse", config.samples, Report(data.max_length, sources=len(sources))
+        )
         _check_split(split, sources, check, console)
         _show_samples(check.samples, tokenizer, console)
         problems += check.problems

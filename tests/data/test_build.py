@@ -1,5 +1,6 @@
 import json
 import logging
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -7,6 +8,7 @@ from collections import Counter
 import datasets
 import pytest
 import torch
+from rich.console import Console
 
 from llama_adapter.data import DataConfig, PaddingCollator, SourceConfig, build_datasets
 from llama_adapter.errors import UserError
@@ -48,7 +50,13 @@ def test_rows_reports_and_batches(build, write, byte_level):
 
 
 def test_without_evaluation_sources_there_is_none(build, write):
-    assert build(SourceConfig(path=str(write("a.jsonl", alpaca("a", 1))))).evaluation is None
+    built = build(SourceConfig(path=str(write("a.jsonl", alpaca("a", 1)))))
+    assert built.evaluation is None
+    console = Console(record=True, width=100)
+    console.print(built.report)
+    shown = console.export_text()
+    assert "training data" in shown
+    assert "evaluation data" not in shown
 
 
 def test_nothing_is_tokenized_twice_and_nothing_stale_is_used(build, write, monkeypatch, byte_level):
@@ -144,7 +152,7 @@ def test_images_are_refused_ignored_or_kept(build, write, byte_level, caplog):
         build(SourceConfig(path=path))
     with caplog.at_level(logging.WARNING):
         ignored = build(SourceConfig(path=path), media="ignore")
-    assert "the images of 1 records are ignored" in caplog.text
+    assert "images are ignored, only the text is used (at least 1 records)" in caplog.text
     assert "<image>" not in byte_level.decode(ignored.train[0]["input_ids"])
     kept = build(SourceConfig(path=path), media="keep")
     assert kept.train[0]["media"] == ["cat.jpg"]
@@ -225,10 +233,21 @@ def test_a_stream_stops_at_a_bad_record_or_skips_it(build, write):
     assert sorted(ids(build(source, bad_records="skip").train)) == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:5"]
 
 
-def test_a_stream_with_images_is_refused_too(build, write):
-    path = str(write("a.json", [{"image": "cat.jpg", "conversations": TALK}]))
-    with pytest.raises(UserError, match="come with images"):
-        next(iter(build(SourceConfig(path=path, streaming=True)).train))
+def test_a_stream_with_images_is_refused_too_or_says_once_that_they_are_ignored(build, write, caplog):
+    path = str(write("a.json", [{"image": "cat.jpg", "conversations": TALK}] * 3))
+    refused = build(SourceConfig(path=path, streaming=True)).train
+    for _ in range(2):
+        with pytest.raises(UserError, match="come with images"):
+            next(iter(refused))
+    with caplog.at_level(logging.WARNING):
+        assert len(list(build(SourceConfig(path=path, streaming=True), media="ignore").train)) == 3
+    assert caplog.text.count("images are ignored, only the text is used") == 1
+
+
+def test_a_stream_can_be_sent_to_a_fresh_worker(build, write):
+    path = str(write("a.jsonl", alpaca("a", 3)))
+    stream = build(SourceConfig(path=path, streaming=True), template="chat").train
+    assert ids(pickle.loads(pickle.dumps(stream))) == ids(stream)
 
 
 def test_a_stream_shares_its_files_between_loader_workers(build, write, tmp_path):
@@ -264,6 +283,7 @@ def test_processes_that_build_at_the_same_time_get_the_same(write, tmp_path, byt
     first, second = (json.loads(output) for output, _ in ended)
     assert first == second
     assert len(first) == 51
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 2  # records and rows, made once for both
 
 
 def test_real_alpaca_data_are_built_whole(build, shared, byte_level):

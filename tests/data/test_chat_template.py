@@ -77,7 +77,10 @@ def test_text_between_prompt_and_answer_is_learned(byte_level):
 
 
 def test_without_an_end_token_of_its_own_the_last_answer_gets_one(byte_level):
-    bare = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    bare = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
     template = with_template(byte_level, bare)
     rendered = template.render(TALK[1:])
     assert parts(rendered)[0] == [" first ", "second<|im_end|>"]
@@ -86,16 +89,17 @@ def test_without_an_end_token_of_its_own_the_last_answer_gets_one(byte_level):
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    ("start", "turn", "reason"),
     [
-        ("{% for m in messages if m['role'] != 'system' %}{{ m['role'] }}:{{ m['content'] }}\n{% endfor %}", "leaves out turn 1 .system."),
-        ("{% for m in messages %}{{ m['role'] }}:{{ m['content'] | replace('i', 'I') }}\n{% endfor %}", "rewrites turn 1 .system."),
-        ("{% for m in messages %}{{ m['content'] }}\n{% endfor %}{{ 'x' if messages[-1]['content'] == 'second' }}", "adds 'x' for these turns only"),
-        ("{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m['content'] }}{% endfor %}", "refuses the conversation .no system."),
-        ("{{ messages | length }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}", "writes another prompt"),
+        ("", "{% if m['role'] != 'system' %}{{ m['content'] }}\n{% endif %}", "leaves out turn 1 .system."),
+        ("", "{{ m['content'] | replace('i', 'I') }}\n", "rewrites turn 1 .system."),
+        ("", "{{ raise_exception('no') if m['role'] == 'system' else m['content'] }}\n", "refuses .* .no."),
+        ("{{ messages | length }}", "{{ m['content'] }}\n", "writes another prompt"),
+        ("", "{{ m['content'] }}\n{{ 'x' if m['content'] == 'second' }}", "adds 'x' for these turns only"),
     ],
-)  # fmt: skip
-def test_templates_that_do_not_render_faithfully_are_noticed(byte_level, body, reason):
+)
+def test_templates_that_do_not_render_faithfully_are_noticed(byte_level, start, turn, reason):
+    body = f"{start}{{% for m in messages %}}{turn}{{% endfor %}}"
     template = with_template(byte_level, body)
     with pytest.raises(RecordProblem, match=reason):
         template.render(TALK)

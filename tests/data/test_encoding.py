@@ -11,7 +11,7 @@ from llama_adapter.data.templates import load_template
 from llama_adapter.errors import UserError
 
 TOKENIZERS = ["byte_level", "llama_like", "llama_legacy", "byte_tokenizer"]
-# letters and marks that the tokenizers have merged across borders, white space of every kind, and anything else
+# what the tokenizers have merged across borders, white space of every kind, and anything else
 LETTERS = st.sampled_from(list("stParis:)( \n\t.A1äé你😀#")) | st.characters(
     codec="utf-8", exclude_characters="▁"
 )

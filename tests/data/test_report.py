@@ -66,4 +66,11 @@ def test_it_can_be_shown():
     assert "padding if padded to 100" in shown
     assert "46.7%" in shown
     assert "5 records read, 3 used (1 truncated), 1 too long, 1 bad" in filled().summary()
-    assert "streamed" in Report(10, streamed=True).summary()
+
+
+def test_a_streamed_report_claims_nothing():
+    report = Report(10, sources=2, streamed=True)
+    console = Console(record=True, width=100)
+    console.print(report.table("training"))
+    assert "counted while they are read" in console.export_text()
+    assert "streamed" in report.summary()

@@ -87,7 +87,7 @@ def test_a_hub_data_set_is_asked_for_by_name(streaming, monkeypatch):
 
 def test_a_hub_data_set_that_cannot_be_had():
     with pytest.raises(
-        UserError, match="the hub data set 'owner/none' .split 'train'. cannot be loaded.* Check its name"
+        UserError, match="no file or folder 'owner/none', and the hub data set .* Check the path"
     ):
         read("owner/none")
 

@@ -23,7 +23,7 @@ def validate(tmp_path, byte_level, monkeypatch, capsys):
             evaluation=[SourceConfig(path=str(path)) for path in evaluation],
             **({"template": "alpaca"} | settings),
         )
-        code = validate_data(ValidateConfig(data=data, model={"name_or_path": str(tmp_path / "base")}))
+        code = validate_data(ValidateConfig(data=data, base={"name_or_path": str(tmp_path / "base")}))
         return code, capsys.readouterr().out
 
     return run
@@ -38,8 +38,8 @@ def test_good_data_pass_with_report_and_samples(validate, write):
     assert f"{path}:3: " in shown
     assert f"{path}:4: " not in shown
     assert "[hi|Ġ|0|<|im_end|>]" in shown.replace("h|i", "hi")
-    assert "train: 1 source(s)" in shown
-    assert "evaluation: 1 source(s)" in shown
+    assert "train data" in shown
+    assert "evaluation data" in shown
 
 
 def test_every_bad_record_is_listed_with_place_and_reason(validate, write):
@@ -122,7 +122,7 @@ def test_a_training_configuration_is_taken_as_it_is(write, byte_level, tmp_path,
 
     byte_level.save_pretrained(tmp_path / "base")
     text = {
-        "model": {"name_or_path": str(tmp_path / "base"), "dtype": "float32"},
+        "base": {"name_or_path": str(tmp_path / "base"), "dtype": "float32"},
         "data": {"template": "chat", "train": [{"path": str(write("a.jsonl", [GOOD]))}]},
         "adapter": {"prompt_length": 4},
         "training": {"learning_rate": 0.001},
@@ -135,9 +135,9 @@ def test_a_training_configuration_is_taken_as_it_is(write, byte_level, tmp_path,
 
 def test_without_a_tokenizer_it_says_what_to_set(write, tmp_path):
     data = DataConfig(train=[SourceConfig(path=str(write("a.jsonl", [GOOD])))])
-    with pytest.raises(UserError, match=r"model is \{\}. Set model.name_or_path"):
+    with pytest.raises(UserError, match=r"base is \{\}. Set base.name_or_path"):
         validate_data(ValidateConfig(data=data))
     with pytest.raises(
-        UserError, match="no tokenizer can be loaded from .* Set model.name_or_path to a folder"
+        UserError, match="no tokenizer can be loaded from .* Set base.name_or_path to a folder"
     ):
-        validate_data(ValidateConfig(data=data, model={"name_or_path": str(tmp_path)}))
+        validate_data(ValidateConfig(data=data, base={"name_or_path": str(tmp_path)}))
