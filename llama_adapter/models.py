@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -175,8 +175,10 @@ def attach_adapter(model: PreTrainedModel, config: PeftConfig, name: str = "defa
     Raises:
         UserError: When the adapter does not fit the model or would train nothing.
     """
+    config = copy.deepcopy(config)
+    config.task_type = config.task_type or TaskType.CAUSAL_LM
     try:
-        adapted = get_peft_model(model, copy.deepcopy(config), adapter_name=name)
+        adapted = get_peft_model(model, config, adapter_name=name)
     except ValueError as error:
         if isinstance(error, UserError):
             raise

@@ -10,12 +10,13 @@ import shutil
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from peft import PeftConfig
+from peft import LoraConfig, PeftConfig
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from llama_adapter.adapters.config import ZeroInitConfig
 from llama_adapter.data import DataConfig, PaddingCollator, build_datasets
 from llama_adapter.errors import UserError
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, load_tokenizer
@@ -26,8 +27,8 @@ from llama_adapter.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-AdapterConfig = PeftConfig
-"""The adapter of a run."""
+AdapterConfig: TypeAlias = ZeroInitConfig | LoraConfig | PeftConfig
+"""The adapter of a run: options of ``zero_init`` or of LoRA; any other PEFT config by ``class_path``."""
 
 
 @dataclass(kw_only=True)

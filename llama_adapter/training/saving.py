@@ -7,6 +7,7 @@ while a checkpoint is written, so whatever the host puts into checkpoints (also 
 layer does not know losses or schedules.
 """
 
+import shutil
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,9 @@ class CheckpointingTrainer(transformers.Trainer):
         """Save the final adapter, as complete or absent as a checkpoint."""
         staging = folder.with_name(f".incomplete-{folder.name}")
         written = staging / folder.name  # the README tells this name
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self.save_model(str(written))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
