@@ -97,7 +97,7 @@ def check_keys(settings: type, content: dict[Any, Any], source: Path, prefix: st
     for key, value in content.items():
         if key not in known:
             raise UserError(
-                f"{source}: '{prefix}{key}' is not a setting. {_suggest(str(key), known)} See --help."
+                f"{source}: '{prefix}{key}' is not a setting. {_suggest(str(key), known)} Run with --help for the others."
             )
         if value is None and not _accepts(known[key], NoneType):
             wanted = describe_type(known[key])

@@ -150,10 +150,10 @@ def test_any_other_exception_leaves_with_1_and_its_traceback(third_party, tmp_pa
 def test_exit_code_and_streams_of_the_real_program():
     result = run("generat", env={"PYTHONPATH": _package_parent()})
     assert (result.returncode, result.stdout) == (2, "")
-    assert (
-        result.stderr
-        == "llama-adapter: 'generat' is not a verb. Did you mean 'generate'? Run 'llama-adapter --help' for all.\n"
+    said = (
+        "llama-adapter: 'generat' is not a verb. Did you mean 'generate'? Run 'llama-adapter --help' for all."
     )
+    assert result.stderr.strip() == said
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
