@@ -96,9 +96,8 @@ def check_keys(settings: type, content: dict[Any, Any], source: Path, prefix: st
     known = _field_types(settings)
     for key, value in content.items():
         if key not in known:
-            raise UserError(
-                f"{source}: '{prefix}{key}' is not a setting. {_suggest(str(key), known)} Run with --help for the others."
-            )
+            said = f"{source}: '{prefix}{key}' is not a setting. {_suggest(str(key), known)}"
+            raise UserError(f"{said} Run with --help for the others.")
         if value is None and not _accepts(known[key], NoneType):
             wanted = describe_type(known[key])
             raise UserError(f"{source}: '{prefix}{key}' has no value. Use {wanted}, or remove the line.")
@@ -171,7 +170,11 @@ def _is_own_default(field: dataclasses.Field) -> bool:
 
 
 def _split_files(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Takes the YAML files out of the command line: a leading bare word, and every `--config FILE`."""
+    """Takes the YAML files out of the command line: a leading bare word, and every `--config FILE`.
+
+    Returns:
+        The files, and the rest with `--dashed-names` written as the fields they mean.
+    """
     files: list[Path] = []
     options: list[str] = []
     rest = list(arguments)
@@ -182,6 +185,7 @@ def _split_files(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
         if name == "--config" and (joined or rest):
             files.append(Path(value if joined else rest.pop(0)))
         else:
+            name = "--" + name[2:].replace("-", "_") if name.startswith("--") else name
             options.append(name + joined + value)
     return files, options
 

@@ -8,7 +8,7 @@ module's own code. It knows nothing of what it imports.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -53,9 +53,7 @@ class _Watch(MetaPathFinder):
         self.module = module
         self.action = action
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         """The module's ordinary spec, with a loader that also runs the action; None for any other module."""
         if fullname != self.module:
             return None
@@ -69,13 +67,14 @@ class _Watch(MetaPathFinder):
 class _LoadThenAct(Loader):
     """The module's own loader, followed by the action."""
 
-    def __init__(self, loader: Loader, action: Callable[[], object]) -> None:
+    def __init__(self, loader: Any, action: Callable[[], object]) -> None:
         self.loader = loader
         self.action = action
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the module's own loader does."""
-        return self.loader.create_module(spec)
+        module: ModuleType | None = self.loader.create_module(spec)
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Runs the module's code, gives it its own loader back, then acts."""

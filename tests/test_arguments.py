@@ -119,6 +119,11 @@ def test_bare_switch_is_true_and_can_still_be_spelled_out():
     assert not read("--base", "b", "--interactive", "false").interactive
 
 
+def test_dashes_in_option_names_mean_underscores():
+    assert read("--base", "a-b", "--optimiser.learning-rate=1e-2", "--prompt", "a-b").prompt == "a-b"
+    assert read("--base", "b", "--optimiser.learning-rate", "1e-2").optimiser.learning_rate == 1e-2
+
+
 def test_repeated_text_options_become_a_list():
     assert read("--base", "b", "--adapter", "x", "--adapter=name=y").adapter == ["x", "name=y"]
     assert read("--base", "b", "--adapter", '["x", "y"]').adapter == ["x", "y"]

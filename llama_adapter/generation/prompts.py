@@ -101,29 +101,35 @@ def _turns(row: Any, place: str) -> list[Turn]:
     try:
         turns = reader(row)
     except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{place}: {error} in {str(row)[:80]!r}. Each message must have role and content."
-        ) from error
+        raise UserError(f"{place}: {error} in {str(row)[:80]!r}. Use texts for role and content.") from error
     while turns and turns[-1].role != "user":
         turns.pop()
-    if not all(isinstance(turn.text, str) for turn in turns) or not turns:
-        raise UserError(f"{place}: {str(row)[:80]!r} has no text to answer. Add one as a string.")
+    if not turns:
+        raise UserError(f"{place}: {str(row)[:80]!r} has no question. Add a user's turn.")
     return turns
+
+
+def _turn(role: Any, text: Any, context: Any = "") -> Turn:
+    """A turn, if all of it is text."""
+    for value in (role, text, context):
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is not a text")
+    return Turn(role, text, context)
 
 
 def _from_messages(row: dict[str, Any]) -> list[Turn]:
     """Chat messages with role and content."""
-    return [Turn(message["role"], message["content"]) for message in row["messages"]]
+    return [_turn(message["role"], message["content"]) for message in row["messages"]]
 
 
 def _from_instruction(row: dict[str, Any]) -> list[Turn]:
     """An Alpaca record; its `input` may be missing, null or empty."""
-    return [Turn("user", row["instruction"], row.get("input") or "")]
+    return [_turn("user", row["instruction"], row.get("input") or "")]
 
 
 def _from_prompt(row: dict[str, Any]) -> list[Turn]:
     """A single prompt."""
-    return [Turn("user", row["prompt"])]
+    return [_turn("user", row["prompt"])]
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], list[Turn]]] = {

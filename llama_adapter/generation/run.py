@@ -5,12 +5,12 @@ written row by row, so an interrupted run keeps what it has.
 """
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
+from transformers.utils.logging import disable_progress_bar
 
 from llama_adapter.data import Turn
 from llama_adapter.errors import UserError
@@ -19,8 +19,6 @@ from llama_adapter.generation.config import GenerateConfig
 from llama_adapter.generation.prompts import Prompt, read_prompts, with_system
 from llama_adapter.generation.session import Session
 
-_log = logging.getLogger(__name__)
-
 
 def run(config: GenerateConfig) -> int:
     """Answers what the settings ask for and returns the exit code."""
@@ -28,6 +26,8 @@ def run(config: GenerateConfig) -> int:
     prompts = _prompts(config)  # before the model is loaded: a wrong file is told at once
     if config.output is not None:
         _check_writable(Path(config.output))
+    if not stderr.is_terminal:
+        disable_progress_bar()
     session = Session(config)
     stderr.print(f"{session.current}, template {session.generator().template_name}", markup=False)
 

@@ -89,7 +89,7 @@ class Session:
             )
         name, folder = next(iter(self.folders.items()))
         check_adapter(folder)
-        recorded = read_notes(folder).base or PeftConfig.from_pretrained(folder).base_model_name_or_path
+        recorded = read_notes(folder).base or PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if not recorded:
             raise UserError(
                 f"The adapter {name!r} does not say which base it was trained on. Add --base FOLDER."
