@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_adapter.arguments import check_keys, describe_type, option_types, parse, read_yaml
+from llama_adapter.arguments import parse, read_yaml
 from llama_adapter.errors import UserError
 
 
@@ -206,7 +206,7 @@ WRONG_FILES = [
         "'optimiser' is 3. Use a mapping with some of the keys learning_rate, kind, steps.",
     ),
     ("base: b\noptimiser:\n", "'optimiser' has no value."),
-    ("optimiser: {}\nbase: null\n", "'base' has no value. Use a text, or remove the line."),
+    ("optimiser: {}\nbase: null\n", "'base' has no value. Use a text, or remove it."),
     ("1: 2\n", "'1' is not a setting."),
     ("- base\n", "holds a list. Use 'key: value' lines"),
     ("base: [\n", "not valid YAML"),
@@ -228,35 +228,6 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_null_is_accepted_where_the_type_allows_it(yaml_file):
     assert read(yaml_file("base: b\nsecond: null\nlayers: null\n")) == Settings(base="b")
-
-
-def test_option_types_look_into_lists_only_when_asked():
-    plain = option_types(Settings)
-    assert plain["sources"] == list[Source]
-    assert "sources.path" not in plain
-    assert option_types(Settings, into_lists=True)["sources.weight"] is float
-
-
-@pytest.mark.parametrize(
-    ("hint", "words"),
-    [
-        (float | None, "a number or null"),
-        (list[int], "a list, each item a whole number"),
-        (Colour, "one of RED, BLUE"),
-        (Source, "a Source"),
-        (dict[str, int], "dict[str, int]"),
-    ],
-)
-def test_describe_type_says_what_to_write(hint, words):
-    assert describe_type(hint) == words
-
-
-@given(st.dictionaries(st.text(max_size=8), st.integers(), min_size=1, max_size=3))
-def test_unknown_keys_never_pass(content):
-    known = {"path", "weight"}
-    if set(content) - known:
-        with pytest.raises(UserError, match="is not a setting"):
-            check_keys(Source, content, source=Path("x"))
 
 
 def test_read_yaml_reads_short_exponents_as_numbers(yaml_file):

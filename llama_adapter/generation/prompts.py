@@ -113,7 +113,7 @@ def _turn(role: Any, text: Any, context: Any = "") -> Turn:
     """A turn, if all of it is text."""
     for value in (role, text, context):
         if not isinstance(value, str):
-            raise TypeError(f"{value!r} is not a text")
+            raise TypeError(f"{value!r} is not a text: use a string")
     return Turn(role, text, context)
 
 
