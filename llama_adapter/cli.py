@@ -11,6 +11,7 @@ import difflib
 import importlib
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -70,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words.remove("--debug")
     stderr = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
-        return _dispatch(words)
+        with warnings.catch_warnings():
+            if not debug:  # what libraries say to their developers about each other
+                warnings.filterwarnings("ignore", category=FutureWarning)
+            return _dispatch(words)
     except UserError as error:
         if debug:
             stderr.print_exception()
@@ -171,4 +175,4 @@ def _print_overview(console: Console) -> None:
         table.add_row(verb.name, verb.summary)
     console.print(table)
     console.print(f"'{PROGRAM} VERB --help' lists a verb's options.", markup=False, highlight=False)
-    console.print("--debug shows the traceback behind an error; --version the version.", highlight=False)
+    console.print("--debug shows tracebacks and libraries' warnings; --version the version.", highlight=False)

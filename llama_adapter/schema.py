@@ -79,7 +79,7 @@ def option_types(*settings: type, prefix: str = "", deep: bool = False) -> dict[
     Args:
         settings: the dataclass, or several alternatives.
         prefix: stands before each name.
-        deep: also name the fields of listed and of alternative dataclasses, which are no options of their own.
+        deep: also name the fields of listed and of alternative dataclasses, which are not options.
     """
     options: dict[str, Any] = {}
     for name, hint in field_types(*settings).items():

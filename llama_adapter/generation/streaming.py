@@ -7,6 +7,7 @@ It knows neither model nor tokenizer.
 
 from collections.abc import Callable, Sequence
 
+from jaxtyping import Int
 from torch import Tensor
 from transformers.generation import BaseStreamer
 
@@ -29,7 +30,7 @@ class TextStream(BaseStreamer):
         self.written = ""
         self._prompt_seen = False
 
-    def put(self, value: Tensor) -> None:
+    def put(self, value: Int[Tensor, "*rows tokens"]) -> None:
         """Takes the prompt first, shape (1, T), then each new token, shape (1)."""
         if not self._prompt_seen:
             self._prompt_seen = True
