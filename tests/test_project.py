@@ -5,6 +5,10 @@ import subprocess
 import tomllib
 
 import pytest
+import yaml
+from jaxtyping import TypeCheckError
+
+from llama_adapter.cli import find_verb
 
 
 @pytest.fixture
@@ -22,6 +26,11 @@ def test_the_package_asks_for_ranges_and_leaves_upper_limits_to_the_constraints(
     assert "torch" in constrained
     assert all("==" not in entry for entry in asked.values())
     assert all("<" not in asked[name] for name in constrained if name in asked)
+
+
+def test_annotations_are_checked_at_every_call():
+    with pytest.raises(TypeCheckError, match="find_verb"):
+        find_verb(3)
 
 
 def test_every_module_has_its_place_in_the_import_rules(pyproject, repository):
@@ -62,8 +71,6 @@ def test_continuous_integration_is_executable_and_valid(repository):
 
 
 def test_hooks_run_local_tools_only(repository):
-    import yaml
-
     repositories = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text())["repos"]
     assert [entry["repo"] for entry in repositories] == ["local"]
     hooks = [hook for entry in repositories for hook in entry["hooks"]]
