@@ -4,7 +4,10 @@ import io
 import json
 
 import pytest
+import torch
+from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
 
+from llama_adapter import ZeroInitConfig
 from llama_adapter.cli import main
 
 
@@ -46,6 +49,29 @@ def test_chat_reads_lines_until_the_end(generate, monkeypatch):
     assert code == 0
     assert streams.out.count("> ") >= 3
     assert "The conversation starts anew." in streams.out
+
+
+def save_zero_init(folder, base, gate):
+    """A fresh zero-init adapter whose gates all have one value."""
+    config = BaseModelConfig(name_or_path=str(base))
+    model = attach_adapter(load_base(config), ZeroInitConfig(prompt_length=10, task_type="CAUSAL_LM"))
+    gates = [parameter for name, parameter in model.named_parameters() if "gate" in name]
+    assert gates
+    for parameter in gates:
+        torch.nn.init.constant_(parameter, gate)
+    model.save_pretrained(folder)
+    write_notes(folder, AdapterNotes(template="plain", base=str(base)))
+
+
+def test_golden_text_with_a_zero_gate_and_another_text_with_an_open_one(shared_data, capsys):
+    base = shared_data / "models" / "stories260k-hf"
+    written = {}
+    for name, gate in (("closed", 0.0), ("open", 2.0)):
+        save_zero_init(name, base, gate)
+        assert main(["generate", "--adapter", name, "--prompt", "", "--max-new-tokens", "200"]) == 0
+        written[name] = capsys.readouterr().out.removesuffix("\n")
+    assert written["closed"] == (base / "expected_greedy_200.txt").read_text()
+    assert written["open"] != written["closed"]
 
 
 @pytest.mark.parametrize(
