@@ -1,4 +1,4 @@
-"""The one exception for wrong input, kept apart so that every layer can raise it and only the command line catches it."""
+"""The one exception for wrong input: every layer may raise it, only the command line catches it."""
 
 
 class UserError(ValueError):

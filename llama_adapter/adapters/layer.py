@@ -1,0 +1,52 @@
+"""What the tuner layers of this method share: several adapters per module, no merging into a live model."""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+Attach = Callable[[str, nn.Module, str, nn.Module], None]
+"""Attaches one part of an adapter: (adapter name, parent module, name in the parent, module) -> None."""
+
+Layer = TypeVar("Layer", bound="ZeroInitLayer")
+
+Plan = dict[str, Attach]
+"""Path of a module -> how to attach a part to it."""
+
+
+class ZeroInitLayer(nn.Module, BaseTunerLayer):
+    """Base of the method's tuner layers: prompts beside attention, wrappers of linear maps and norms."""
+
+    other_param_names = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.merged_adapters: list[str] = []
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Not offered on a live model.
+
+        Raises:
+            NotImplementedError: says what to do instead.
+        """
+        raise NotImplementedError(
+            f"Adapters {adapter_names or 'that are active'} do not merge into a live model: gated prompts "
+            f"have a softmax of their own, which no weight expresses. Keep them attached or use unload()."
+        )
+
+
+def active_in(layer: ZeroInitLayer) -> list[str]:
+    """Names of the adapters that act in this forward pass."""
+    return [] if layer.disable_adapters else list(layer.active_adapters)
+
+
+def wrap_once(
+    parent: nn.Module, name: str, target: nn.Module, wrapper: Callable[[nn.Module], Layer]
+) -> Layer:
+    """The wrapper around ``target``, put into its parent if it is not there yet."""
+    if isinstance(target, ZeroInitLayer):
+        return cast("Layer", target)
+    layer = wrapper(target)
+    setattr(parent, name, layer)
+    return layer

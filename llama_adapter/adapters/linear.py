@@ -1,0 +1,145 @@
+"""A linear map with the deltas of any number of adapters: the tuner layer of V2's bias, scale and LoRA.
+
+It calls the map it wraps and never reads its weight, so plain, quantised and offloaded maps work alike.
+
+Dimensions: N input width, M output width; ``...`` any leading dimensions.
+"""
+
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from llama_adapter.adapters.deltas import DELTAS, Delta, DeltaConfig
+from llama_adapter.adapters.families import EXPERTS_3D, model_type_of
+from llama_adapter.adapters.layer import Attach, Plan, ZeroInitLayer, active_in, wrap_once
+from llama_adapter.adapters.structure import (
+    Site,
+    has_expert_parameters,
+    linear_features,
+    linear_sites,
+    placement,
+)
+from llama_adapter.errors import UserError
+
+BLOCKS = ("attention", "mlp")
+
+
+class ZeroInitLinear(ZeroInitLayer):
+    """Wraps a linear map; active adapters' deltas apply in the order in which their config lists them."""
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.adapter_layer_names: tuple[
+            str, ...
+        ] = ()  # one ModuleDict per kind of delta, made when first needed
+        self._order: dict[str, list[str]] = {}
+
+    def add_delta(self, adapter_name: str, config: DeltaConfig) -> None:
+        """Give an adapter one more delta of this map.
+
+        Raises:
+            UserError: the adapter has one of this kind here already.
+        """
+        order = self._order.setdefault(adapter_name, [])
+        attribute = f"zero_init_{config.kind}"
+        if attribute in order:
+            raise UserError(f"Two {config.kind!r} deltas target one linear map. Use each kind once per map.")
+        if attribute not in self.adapter_layer_names:
+            self.add_module(attribute, nn.ModuleDict())
+            self.adapter_layer_names = (*self.adapter_layer_names, attribute)
+        device, dtype = placement(self.base_layer)
+        delta = DELTAS[config.kind][1](config, *(linear_features(self.get_base_layer()) or ()))
+        self._deltas_of(attribute)[adapter_name] = delta.to(device=device, dtype=dtype)
+        order.append(attribute)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete one adapter's deltas."""
+        super().delete_adapter(adapter_name)
+        self._order.pop(adapter_name, None)
+
+    def forward(self, x: Float[Tensor, "... N"], *args: Any, **kwargs: Any) -> Float[Tensor, "... M"]:
+        """The adapted map; further arguments belong to the base layer."""
+        return self._apply_deltas(self._active_deltas(), x, *args, **kwargs)
+
+    def forward_prompts(self, prompts: Float[Tensor, "... N"]) -> Float[Tensor, "... M"]:
+        """The map as prompts see it on their way to keys and values: bias and scale, no LoRA."""
+        return self._apply_deltas(
+            [delta for delta in self._active_deltas() if delta.applies_to_prompts], prompts
+        )
+
+    def _apply_deltas(self, deltas: list[Delta], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """(..., N) -> (..., M) through the given deltas and the base layer."""
+        scaled = x
+        for delta in deltas:
+            scaled = delta.on_input(scaled)
+        y = self.base_layer(scaled, *args, **kwargs)
+        for delta in deltas:
+            y = delta.on_output(y, x)
+        return y
+
+    def _active_deltas(self) -> list[Delta]:
+        """Deltas of the active adapters, in order."""
+        return [
+            cast("Delta", self._deltas_of(kind)[name])
+            for name in active_in(self)
+            for kind in self._order.get(name, [])
+        ]
+
+    def _deltas_of(self, attribute: str) -> nn.ModuleDict:
+        """The deltas of one kind, by adapter."""
+        return cast("nn.ModuleDict", self._modules[attribute])
+
+
+def plan_deltas(model: nn.Module, stack: str, layers: list[int], deltas: list[DeltaConfig]) -> Plan:
+    """Where the deltas go: path of each linear map -> how to attach what it gets.
+
+    Args:
+        model: the base model, adapted or not.
+        stack: path of its layer stack.
+        layers: positions of the layers to adapt.
+        deltas: the configured deltas.
+
+    Raises:
+        UserError: a target names no linear map of these layers.
+    """
+    sites = [site for site in linear_sites(model, stack) if site.layer in layers]
+    wanted: dict[str, list[DeltaConfig]] = {}
+    for config in deltas:
+        if "mlp" in config.targets and has_expert_parameters(model, stack):
+            raise UserError(
+                f"The {config.kind!r} delta cannot target the mlp of {model_type_of(model)!r}: {EXPERTS_3D}. "
+                f"Set targets=['attention']."
+            )
+        for site in _targeted(sites, config):
+            wanted.setdefault(site.name, []).append(config)
+    return {name: _attach_deltas(configs) for name, configs in wanted.items()}
+
+
+def _attach_deltas(configs: list[DeltaConfig]) -> Attach:
+    """How one linear map gets its deltas."""
+
+    def attach(adapter_name: str, parent: nn.Module, name: str, target: nn.Module) -> None:
+        layer = wrap_once(parent, name, target, ZeroInitLinear)
+        for config in configs:
+            layer.add_delta(adapter_name, config)
+
+    return attach
+
+
+def _targeted(sites: list[Site], config: DeltaConfig) -> list[Site]:
+    """The sites that a delta's ``targets`` and ``exclude`` choose."""
+    names = {site.name.rpartition(".")[2] for site in sites}
+    unknown = (set(config.targets) | set(config.exclude)) - names - set(BLOCKS)
+    if unknown:
+        raise UserError(
+            f"The {config.kind!r} delta names {sorted(unknown)}, which these layers do not have. "
+            f"Use {list(BLOCKS)} or some of {sorted(names)}."
+        )
+    return [
+        site
+        for site in sites
+        if {site.block, name := site.name.rpartition(".")[2]} & set(config.targets)
+        and name not in config.exclude
+    ]

@@ -1,0 +1,99 @@
+"""Norm tuning: a trainable copy of a norm per adapter, as LLaMA-Adapter V2 trains the norms of its base.
+
+The base norm stays as it is, so switching the adapter off gives the base model back.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from llama_adapter.adapters.layer import Plan, ZeroInitLayer, active_in, wrap_once
+from llama_adapter.adapters.structure import norm_sites, placement
+from llama_adapter.errors import UserError
+
+
+@dataclass(kw_only=True)
+class NormConfig:
+    """Which norms are tuned."""
+
+    targets: list[str] = field(default_factory=list)
+    """Names of norms such as input_layernorm; empty takes all norms of the adapted layers."""
+    final_norm: bool = True
+    """Whether the norm after the last layer is tuned too."""
+
+
+def parse_norms(value: NormConfig | dict[str, Any] | bool | None) -> NormConfig | None:
+    """The config of tuned norms from what users and adapter_config.json write.
+
+    Args:
+        value: a config, a mapping of its options, true for the defaults, false or None for no tuned norms.
+
+    Raises:
+        UserError: unknown option.
+    """
+    if isinstance(value, NormConfig):
+        return value
+    options = value if isinstance(value, dict) else {}
+    if unknown := options.keys() - NormConfig.__dataclass_fields__.keys():
+        raise UserError(
+            f"norms does not take {sorted(unknown)}. Use only {list(NormConfig.__dataclass_fields__)}."
+        )
+    return NormConfig(**options) if value or isinstance(value, dict) else None
+
+
+class ZeroInitNorm(ZeroInitLayer):
+    """Wraps a norm; the last active adapter that tunes it decides its weights."""
+
+    adapter_layer_names = ("zero_init_norm",)
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.zero_init_norm = nn.ModuleDict()
+
+    def add_copy(self, adapter_name: str) -> None:
+        """Give an adapter a copy of the norm, equal to the base's until it is trained."""
+        device, _ = placement(self.base_layer)
+        self.zero_init_norm[adapter_name] = copy.deepcopy(self.get_base_layer()).to(device)
+
+    def forward(self, x: Float[Tensor, "..."], *args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
+        """Normalise ``x``, shape (..., H) in and out; further arguments belong to the base layer."""
+        for name in reversed(active_in(self)):
+            if name in self.zero_init_norm:
+                return self.zero_init_norm[name](x, *args, **kwargs).to(x.dtype)
+        return self.base_layer(x, *args, **kwargs)
+
+
+def plan_norms(model: nn.Module, stack: str, layers: list[int], config: NormConfig | None) -> Plan:
+    """Where tuned norms go: path of each norm -> how to attach its copy.
+
+    Args:
+        model: the base model, adapted or not.
+        stack: path of its layer stack.
+        layers: positions of the layers to adapt.
+        config: which norms; None tunes none.
+
+    Raises:
+        UserError: a target names no norm of these layers.
+    """
+    if config is None:
+        return {}
+    inside = [site for site in norm_sites(model, stack) if site.layer in layers]
+    names = {site.name.rpartition(".")[2] for site in inside}
+    if unknown := set(config.targets) - names:
+        raise UserError(
+            f"norms.targets names {sorted(unknown)}, which these layers do not have. "
+            f"Use some of {sorted(names)}."
+        )
+    sites = [site for site in inside if not config.targets or site.name.rpartition(".")[2] in config.targets]
+    if config.final_norm:
+        sites += [site for site in norm_sites(model, stack) if site.layer is None]
+    return {site.name: _attach_copy for site in sites}
+
+
+def _attach_copy(adapter_name: str, parent: nn.Module, name: str, target: nn.Module) -> None:
+    """Wrap a norm if it is not wrapped yet and give the adapter its copy."""
+    wrap_once(parent, name, target, ZeroInitNorm).add_copy(adapter_name)

@@ -1,0 +1,185 @@
+"""Gated prompts: learned rows that the queries of a layer attend to in a softmax of their own.
+
+The heart of LLaMA-Adapter V1 (arXiv 2303.16199, section 3.2). Beside the layer's attention over tokens, its
+queries attend to P learned prompts; the result is multiplied by a gate per head and added. Gates start at
+zero, so training starts from exactly the pretrained model.
+
+``tanh(g) * softmax(q k) v`` is computed as ``softmax(q k) (tanh(g) v)``: the gate then touches P rows instead
+of all positions. Under grouped-query attention values are repeated per query head first, since gates belong
+to query heads.
+
+Keys and values are computed anew in every forward: a copy kept across steps would cut the prompts' gradient.
+
+Dimensions: B batch, T query positions, P prompt length, H hidden size, Q query heads, G key/value heads, D
+head size.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from llama_adapter.adapters.families import refuse_prompts, warn_if_untested
+from llama_adapter.adapters.layer import Attach, Plan, ZeroInitLayer, active_in
+from llama_adapter.adapters.projections import AttentionShape, attention_shape, project_prompts
+from llama_adapter.adapters.structure import attention_sites, placement
+from llama_adapter.attention import PROMPT_BRANCH, carry_prompts
+
+
+@dataclass(kw_only=True, frozen=True)
+class PromptConfig:
+    """The prompts of one adapter; users set these on ``ZeroInitConfig``, which documents them."""
+
+    length: int
+    gate: Literal["head", "scalar"]
+    gate_activation: Literal["tanh", "identity"]
+    new_gate: bool
+    prompt_init_std: float
+    gate_init_std: float
+
+
+class PromptLayer(ZeroInitLayer):
+    """The prompts and gates of any number of adapters beside one attention module."""
+
+    adapter_layer_names = ("zero_init_prompt", "zero_init_gate", "zero_init_new_gate")
+
+    def __init__(self, layer_name: str, shape: AttentionShape) -> None:
+        super().__init__()
+        self.layer_name = layer_name
+        self.shape = shape
+        self.zero_init_prompt = nn.ParameterDict()
+        self.zero_init_gate = nn.ParameterDict()
+        self.zero_init_new_gate = nn.ParameterDict()
+        self._activation: dict[str, str] = {}
+
+    def add_prompts(
+        self, adapter_name: str, config: PromptConfig, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Give an adapter its prompts and gates here.
+
+        Shapes: prompts (P, H); gates (Q, 1, 1), or (1, 1, 1) for one scalar per layer; new gate (1, 1, 1).
+        """
+        heads = self.shape.num_heads if config.gate == "head" else 1
+        prompt = torch.randn(config.length, self.shape.hidden_size) * config.prompt_init_std
+        gate = torch.randn(heads, 1, 1) * config.gate_init_std
+        self.zero_init_prompt[adapter_name] = nn.Parameter(prompt.to(device, dtype))
+        self.zero_init_gate[adapter_name] = nn.Parameter(gate.to(device, dtype))
+        if config.new_gate:
+            self.zero_init_new_gate[adapter_name] = nn.Parameter(
+                torch.ones(1, 1, 1, device=device, dtype=dtype)
+            )
+        self._activation[adapter_name] = config.gate_activation
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete one adapter's prompts and gates."""
+        super().delete_adapter(adapter_name)
+        self._activation.pop(adapter_name, None)
+
+    def has_active_prompts(self) -> bool:
+        """Whether an active adapter has prompts here."""
+        return any(name in self.zero_init_prompt for name in active_in(self))
+
+    def effective_gate(self, adapter_name: str) -> Float[Tensor, "Q 1 1"]:
+        """Factor on the prompts' attention: the activated gate, times the new gate where there is one."""
+        gate = self.zero_init_gate[adapter_name]
+        if self._activation[adapter_name] == "tanh":
+            gate = torch.tanh(gate)
+        if adapter_name in self.zero_init_new_gate:
+            gate = gate * self.zero_init_new_gate[adapter_name]
+        return gate
+
+    def attend(
+        self,
+        attention: nn.Module,
+        query: Float[Tensor, "B Q T D"],
+        scaling: float | None,
+        softcap: float | None,
+    ) -> Float[Tensor, "B T Q D"]:
+        """Sum over active adapters of the gated attention of ``query`` to their prompts.
+
+        Args:
+            attention: the module this layer sits beside.
+            query: as the model's own attention gets it, rotated and normalised.
+            scaling: factor on the scores; None for 1 / sqrt(D).
+            softcap: bound c of the scores, ``c * tanh(score / c)``; None for none.
+        """
+        names = [name for name in active_in(self) if name in self.zero_init_prompt]
+        outputs = [self._attend_one(name, attention, query, scaling, softcap) for name in names]
+        return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
+
+    def _attend_one(
+        self, name: str, attention: nn.Module, query: Tensor, scaling: float | None, softcap: float | None
+    ) -> Tensor:
+        """One adapter's part of ``attend``: query (B, Q, T, D) -> (B, T, Q, D)."""
+        prompts = self.zero_init_prompt[name].to(query.dtype).unsqueeze(0)
+        keys, values = project_prompts(attention, prompts, self.shape.head_size)
+        per_group = query.shape[1] // keys.shape[1]
+        keys = keys.repeat_interleave(per_group, dim=1)
+        values = values.repeat_interleave(per_group, dim=1) * self.effective_gate(name).to(values.dtype)
+        keys, values = (x.expand(query.shape[0], -1, -1, -1).to(query.dtype) for x in (keys, values))
+        return attend_to_prompts(query, keys, values, scaling, softcap).transpose(1, 2)
+
+
+def attend_to_prompts(
+    query: Float[Tensor, "B Q T D"],
+    keys: Float[Tensor, "B Q P D"],
+    values: Float[Tensor, "B Q P D"],
+    scaling: float | None = None,
+    softcap: float | None = None,
+) -> Float[Tensor, "B Q T D"]:
+    """Attention over all prompts: no mask, never causal, no dropout.
+
+    Args:
+        query: queries of the layer.
+        keys: one row per prompt and query head.
+        values: likewise, gates folded in.
+        scaling: factor on the scores; None for 1 / sqrt(D).
+        softcap: bound c of the scores, ``c * tanh(score / c)``, which fused kernels do not offer; None for
+            none.
+    """
+    if softcap is None:
+        return scaled_dot_product_attention(query, keys, values, scale=scaling)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = softcap * torch.tanh(query @ keys.transpose(-1, -2) * scale / softcap)
+    return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+
+
+def plan_prompts(model: nn.Module, stack: str, layers: list[int], config: PromptConfig | None) -> Plan:
+    """Where prompts go: path of each attention module -> how to attach its prompts.
+
+    Args:
+        model: the base model, adapted or not.
+        stack: path of its layer stack.
+        layers: positions of the layers to adapt.
+        config: the prompts; None attaches none.
+
+    Raises:
+        UserError: the model's attention cannot carry prompts.
+    """
+    if config is None:
+        return {}
+    sites = attention_sites(model, stack)
+    if not sites:
+        raise refuse_prompts(model)
+    warn_if_untested(model)
+    return {
+        site.name: _attach_prompts(site.name, attention_shape(site.module), config)
+        for site in sites
+        if site.layer in layers
+    }
+
+
+def _attach_prompts(path: str, shape: AttentionShape, config: PromptConfig) -> Attach:
+    """How one attention module gets its prompts."""
+
+    def attach(adapter_name: str, parent: nn.Module, name: str, attention: nn.Module) -> None:
+        branch = attention._modules.get(PROMPT_BRANCH)
+        if not isinstance(branch, PromptLayer):
+            branch = PromptLayer(path, shape)
+            carry_prompts(attention, branch)
+        branch.add_prompts(adapter_name, config, *placement(attention))
+
+    return attach

@@ -1,0 +1,126 @@
+"""The PEFT tuner: plans which modules an adapter touches, attaches the parts, and takes them off again.
+
+A part of an adapter is a planner, a function from a base model and the config to ``{module path: how to
+attach}``. Adding a part means writing a planner beside its layer and naming it in ``_plan``.
+
+Unlike PEFT's own tuners this one does not match ``target_modules`` by pattern: the plan is exact and follows
+from the config alone, so it is never stored.
+"""
+
+import warnings
+from typing import Any
+
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner
+from torch import nn
+
+from llama_adapter.adapters.config import ZeroInitConfig
+from llama_adapter.adapters.fingerprint import differences, fingerprint
+from llama_adapter.adapters.layer import Plan, ZeroInitLayer
+from llama_adapter.adapters.linear import plan_deltas
+from llama_adapter.adapters.norms import plan_norms
+from llama_adapter.adapters.prompts import PromptLayer, plan_prompts
+from llama_adapter.adapters.structure import find_layer_stack, layer_indices
+from llama_adapter.attention import drop_prompts
+from llama_adapter.errors import UserError
+
+
+class ZeroInitModel(BaseTuner):
+    """A base model with zero-init adapters; users get it from ``peft.get_peft_model``."""
+
+    prefix = "zero_init_"
+    tuner_layer_cls = ZeroInitLayer
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> PeftConfig:
+        """Compare the base with the one the adapter was made for, or remember this one."""
+        if peft_config.base_fingerprint is None:
+            peft_config.base_fingerprint = fingerprint(self.model)
+        elif found := differences(peft_config.base_fingerprint, self.model):
+            warnings.warn(
+                f"This adapter was trained on another base model: {'; '.join(found)}. "
+                f"Load it on the base it was trained on, or expect poor answers.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return peft_config
+
+    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
+        """Plan before anything is changed, so that an error leaves the model as it was."""
+        self._targets = _plan(model, peft_config)
+        if _free_frozen_layers not in model._forward_pre_hooks.values():
+            model.register_forward_pre_hook(_free_frozen_layers)
+
+    def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:  # type: ignore[override]
+        """Whether the plan names a module."""
+        return key in self._targets
+
+    def _create_and_replace(
+        self,
+        peft_config: PeftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        """Attach the planned part to one module."""
+        self._targets[current_key](adapter_name, parent, target_name, target)
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Attach an adapter; modules follow from its config, never from the names in a checkpoint."""
+        kwargs["state_dict"] = None
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+
+    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Take every part off, so that the base model is as it was; refuse to merge."""
+        if merge:
+            ZeroInitLayer().merge(adapter_names=self.active_adapters)
+        for module in list(self.model.modules()):
+            if any(isinstance(child, PromptLayer) for child in module.children()):
+                drop_prompts(module)
+        for handle, hook in list(self.model._forward_pre_hooks.items()):
+            if hook is _free_frozen_layers:
+                del self.model._forward_pre_hooks[handle]
+        return super()._unload_and_optionally_merge(merge=False, **kwargs)
+
+    def _replace_module(
+        self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
+    ) -> None:
+        """Put a base module back; PEFT's own version copies a weight that norms of some models lack."""
+        setattr(parent, child_name, new_module)
+
+
+def _plan(model: nn.Module, config: ZeroInitConfig) -> Plan:
+    """Which modules an adapter touches and how."""
+    stack = find_layer_stack(model, config.layer_stack)
+    prompt_layers, delta_layers = (
+        layer_indices(model, stack, name, getattr(config, name)) for name in ("prompt_layers", "delta_layers")
+    )
+    return (
+        plan_prompts(model, stack, prompt_layers, config.prompts)
+        | plan_deltas(model, stack, delta_layers, config.linear_deltas)
+        | plan_norms(model, stack, delta_layers, config.tuned_norms)
+    )
+
+
+def _free_frozen_layers(model: Any, args: tuple[Any, ...]) -> None:
+    """Forward pre-hook: nothing below the first adapted layer is recorded for the backward pass.
+
+    transformers and PEFT make the embeddings require gradients as soon as activation checkpointing is on,
+    which reentrant checkpoints need; it makes every frozen layer keep its activations. Non-reentrant ones do
+    not need it.
+
+    Raises:
+        UserError: reentrant checkpoints were asked for; without that trick they would give no gradients.
+    """
+    if not getattr(model, "_require_grads_hooks", None):
+        return
+    for module in model.modules():
+        options = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {})
+        if getattr(module, "gradient_checkpointing", False) and options.get("use_reentrant"):
+            raise UserError(
+                f"Activation checkpointing of {type(module).__name__} has use_reentrant=True, which records "
+                f"every frozen layer. Set activation_checkpointing_kwargs={{'use_reentrant': False}}."
+            )
+    model.disable_input_require_grads()

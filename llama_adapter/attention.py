@@ -1,0 +1,177 @@
+"""The one seam into transformers: attention functions that add a layer's gated prompts to their output.
+
+transformers calls every attention layer's kernel through a registry of functions. Each registered function is
+decorated once, in place: a module without prompts gets the very output of the undecorated function, a module
+that carries a ``PromptBranch`` under the name ``PROMPT_BRANCH`` gets that output plus the branch's. Nothing
+travels through keyword arguments, so models that drop them on the way down need no special case.
+
+"eager" is no registry key but a function of each modeling file, and files differ; so the function is
+decorated in the globals of the file whose model is adapted, and no other file notices.
+
+The danger of any such seam is the adapter that silently does nothing: an attention path that never reaches a
+decorated function. ``require_prompts_ran`` is the forward hook that turns it into an error naming the layer
+and the cause.
+
+This file knows neither PEFT nor how a branch computes its output.
+
+Dimensions: B batch, H query heads, T query positions, D head size.
+"""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+PROMPT_BRANCH = "prompt_attention"
+"""Name of the child module by which an attention module carries its prompts."""
+
+DECORATED_KEYS = ("sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+"""Registry keys decorated at import; the key of an adapted model is decorated too if it came later."""
+
+AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+
+_last_branch = (
+    threading.local()
+)  # the branch that ran last in this thread: models may serve several threads at once
+
+
+class PromptBranch(Protocol):
+    """What the seam asks of the module that holds a layer's prompts."""
+
+    layer_name: str
+    """Path of the attention module in the model, for messages."""
+
+    def has_active_prompts(self) -> bool:
+        """Whether this forward pass should add anything."""
+
+    def attend(
+        self,
+        attention: nn.Module,
+        query: Float[Tensor, "B H T D"],
+        scaling: float | None,
+        softcap: float | None,
+    ) -> Float[Tensor, "B T H D"]:
+        """Sum of the gated prompt attentions of all active adapters."""
+
+
+def add_prompts(base: AttentionFunction) -> AttentionFunction:
+    """Decorate an attention function of transformers so that it adds the calling module's prompts.
+
+    The returned function has the signature of ``base``. A module without a prompt branch gets ``base``'s
+    output itself.
+
+    Args:
+        base: takes ``(module, query, key, value, attention_mask, ...)`` and returns the attention output (B,
+            T, H, D)
+            and the attention weights or None.
+    """
+
+    @functools.wraps(base)
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        output, weights = base(module, query, key, value, *args, **kwargs)
+        branch: Any = module._modules.get(PROMPT_BRANCH)
+        if branch is None:
+            return output, weights
+        _last_branch.module = branch
+        if branch.has_active_prompts():
+            # Not in place: fused kernels save their output for the backward pass.
+            output = output + branch.attend(module, query, kwargs.get("scaling"), kwargs.get("softcap"))
+        return output, weights
+
+    attention.adds_prompts = True  # type: ignore[attr-defined]
+    return attention
+
+
+def decorate_key(key: str) -> None:
+    """Decorate the registered attention function ``key`` unless it is decorated or not registered."""
+    registered = ALL_ATTENTION_FUNCTIONS.get(key)
+    if registered is not None and not _adds_prompts(registered):
+        AttentionInterface.register(key, add_prompts(registered))
+
+
+def decorate_eager(module_class: type[nn.Module]) -> None:
+    """Decorate the eager attention function of the file that defines ``module_class``'s forward.
+
+    The function is looked up the way the forward does it: by a global name ending in
+    ``eager_attention_forward``.
+    """
+    forward = inspect.unwrap(module_class.forward)
+    for name in forward.__code__.co_names:
+        function = forward.__globals__.get(name)
+        if name.endswith("eager_attention_forward") and function and not _adds_prompts(function):
+            forward.__globals__[name] = add_prompts(function)
+
+
+def uses_attention_interface(module: nn.Module) -> bool:
+    """Whether the module's forward picks its kernel from transformers' registry of attention functions."""
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
+
+
+def carry_prompts(attention: nn.Module, branch: nn.Module) -> None:
+    """Attach ``branch`` to an attention module and make sure that its kernel will see it.
+
+    Args:
+        attention: module whose forward calls transformers' attention interface.
+        branch: a ``PromptBranch``.
+    """
+    decorate_eager(type(attention))
+    key = getattr(getattr(attention, "config", None), "_attn_implementation", None)
+    if key is not None:
+        decorate_key(key)
+    attention.add_module(PROMPT_BRANCH, branch)
+    attention.register_forward_hook(require_prompts_ran)
+
+
+def drop_prompts(attention: nn.Module) -> None:
+    """Undo ``carry_prompts``: the module is again as it was."""
+    delattr(attention, PROMPT_BRANCH)
+    for handle, hook in list(attention._forward_hooks.items()):
+        if hook is require_prompts_ran:
+            del attention._forward_hooks[handle]
+
+
+def require_prompts_ran(attention: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """Forward hook: the attention module has run, so its prompts must have been added.
+
+    Raises:
+        RuntimeError: no decorated attention function ran; names the layer, the active key and what to do.
+    """
+    branch: Any = attention._modules[PROMPT_BRANCH]
+    ran = getattr(_last_branch, "module", None) is branch
+    _last_branch.module = None
+    if not ran and branch.has_active_prompts():
+        cause, remedy = _explain_no_op(attention)
+        raise RuntimeError(f"The prompts of {branch.layer_name!r} had no effect: {cause}. Use {remedy}.")
+
+
+def _explain_no_op(attention: nn.Module) -> tuple[str, str]:
+    """Why the prompts of a layer had no effect, and what to use."""
+    key = getattr(getattr(attention, "config", None), "_attn_implementation", None)
+    function = ALL_ATTENTION_FUNCTIONS.get(key) if key else None
+    if function is not None and not _adds_prompts(function):
+        return (
+            f"the attention function {key!r} was registered after the adapter was attached",
+            f"llama_adapter.attention.decorate_key({key!r}) after registering it",
+        )
+    return (
+        f"{type(attention).__name__} with attn_implementation={key!r} bypassed the attention interface",
+        "model.set_attn_implementation('sdpa'), or unload the adapter",
+    )
+
+
+def _adds_prompts(function: AttentionFunction) -> bool:
+    """Whether an attention function is decorated already."""
+    return getattr(function, "adds_prompts", False)
+
+
+for _key in DECORATED_KEYS:
+    decorate_key(_key)
