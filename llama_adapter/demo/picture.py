@@ -64,6 +64,6 @@ def check_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "The demo draws a picture, and the package 'matplotlib' is not installed. "
+            f"The demo draws a picture with matplotlib, which cannot be imported ({error}). "
             "Run: pip install 'llama-adapter[demo]'"
         ) from error

@@ -1,12 +1,13 @@
 """The demo from end to end: base model, items, answers before, training, answers after, results.
 
-Unusual: there is one model. "Before" is the adapted model with its adapter switched off, which is the base bit for bit.
-Every piece is the project's ordinary one (data files, trainer, generator); nothing here is special to the demo but the
-task and the order of things.
+Unusual: there is one model. "Before" is the adapted model with its adapter switched off, which is the base
+bit for bit. Every piece is the project's ordinary one (data files, trainer, generator); nothing here is
+special to the demo but the task and the order of things.
 """
 
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,9 +69,10 @@ def run(config: DemoConfig) -> int:
         task = make_task(config.seed, config.train_size, config.held_out_size)
         with watch.stage("load"):
             train_file = write_items(task, output_dir / "data")
-            trainer, tokenizer = build(config, train_file)
-        generator = Generator(trainer.model, tokenizer, TEMPLATE)
-        with watch.stage("answers_before"), trainer.model.disable_adapter():
+            model, tokenizer = load_adapted(config)
+            trainer = build_trainer(config, model, tokenizer, train_file)
+        generator = Generator(model, tokenizer, TEMPLATE)
+        with watch.stage("answers_before"), model.disable_adapter():
             before = _ask(generator, task, console, "answering before")
         with watch.stage("training"):
             trainer.train()
@@ -83,49 +85,46 @@ def run(config: DemoConfig) -> int:
         before=before,
         after=after,
         log=trainer.state.log_history,
-        gates=gate_magnitudes(trainer.model),
-        parameters=(trainer.model.get_nb_trainable_parameters()),
+        gates=gate_magnitudes(model),
+        parameters=model.get_nb_trainable_parameters(),
         seconds=watch.seconds,
     )
     return _finish(outcome, console)
 
 
-def build(config: DemoConfig, train_file: Path) -> tuple[Trainer, PreTrainedTokenizerBase]:
-    """Load the base model, attach the adapter and set up the trainer.
-
-    Args:
-        config: The demo's settings.
-        train_file: Records to train on.
-
-    Returns:
-        The trainer, which holds the adapted model, and the tokenizer.
-    """
+def load_adapted(config: DemoConfig) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """Load base model and tokenizer, and attach a new adapter with prompts in every layer."""
     base = BaseModelConfig(name_or_path=config.base, dtype="float32")
-    tokenizer = load_tokenizer(base)
+    adapter = ZeroInitConfig(
+        task_type="CAUSAL_LM", prompt_length=config.prompt_length, prompt_init_std=config.prompt_init_std
+    )
+    model, tokenizer = load_base(base), load_tokenizer(base)
+    set_seed(config.seed)  # the prompts' first values
+    return attach_adapter(model, adapter), tokenizer
+
+
+def build_trainer(
+    config: DemoConfig, model: PeftModel, tokenizer: PreTrainedTokenizerBase, train_file: Path
+) -> Trainer:
+    """Set up the project's trainer on the records of a file."""
     data = DataConfig(
         train=[SourceConfig(path=str(train_file))],
         template=TEMPLATE,
         seed=config.seed,
         cache_dir=str(train_file.parent / "cache"),
     )
-    adapter = ZeroInitConfig(
-        task_type="CAUSAL_LM", prompt_length=config.prompt_length, prompt_init_std=config.prompt_init_std
-    )
-    model = load_base(base)
-    set_seed(config.seed)  # the prompts' first values
-    trainer = Trainer(
-        model=attach_adapter(model, adapter),
+    return Trainer(
+        model=model,
         args=_training(config),
         train_dataset=build_datasets(data, tokenizer).train,
         data_collator=PaddingCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         notes=AdapterNotes(template=TEMPLATE, base=config.base, max_length=data.max_length),
     )
-    return trainer, tokenizer
 
 
 def write_items(task: Task, folder: Path) -> Path:
-    """Write all items as chat records, one JSON line each, a file for training and one for each held-out part.
+    """Write all items as chat records: one file to train on, one for each held-out part.
 
     Returns:
         The training file.
@@ -146,7 +145,7 @@ def gate_magnitudes(model: PeftModel) -> list[list[float]]:
 
 def _prepare_base(folder: Path, console: Console, watch: Stopwatch) -> None:
     """Have the base model's folder, and say where it came from."""
-    with watch.stage("base_model"), console.status("Writing the base model once as a Hugging Face folder ..."):
+    with watch.stage("base_model"), console.status("Writing the base model as a Hugging Face folder, once"):
         source = ensure_base(folder)
     told = f"written to {folder} from the {source}" if source else f"found in {folder}"
     console.print(f"Base model {told}", highlight=False, soft_wrap=True)
@@ -160,9 +159,9 @@ def _training(config: DemoConfig) -> TrainingConfig:
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=config.steps // 10,
+        warmup_steps=0.1,  # as a share of all steps
         seed=config.seed,
-        logging_steps=5 if config.steps >= 20 else 1,
+        logging_steps=5.0 if config.steps >= 20 else 1.0,
         save_strategy="no",
         report_to="none",
     )
@@ -192,8 +191,8 @@ def _finish(outcome: Outcome, console: Console) -> int:
     draw(output_dir / "demo.png", outcome.loss_curve(), outcome.gates)
     console.print(score_table(outcome), facts_table(outcome), sep="\n")
     show_examples(outcome, console)
-    console.print(f"Everything is in {output_dir}: results.json, demo.png, adapter/, data/\n", highlight=False)
-    console.print("Try next:", style="bold")
+    console.print(f"All of it is in {output_dir}: results.json, demo.png, adapter/, data/", highlight=False)
+    console.print("\nTry next:", style="bold")
     for line in commands(outcome):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -201,12 +200,15 @@ def _finish(outcome: Outcome, console: Console) -> int:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Silence the libraries' own bars for loading and tokenising, which say nothing to a newcomer."""
+    """Silence the libraries' bars for loading and tokenising, which say nothing to a newcomer."""
     were_on = not datasets.are_progress_bars_disabled(), transformers.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers by a name that its next release no longer uses.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         if were_on[0]:
             datasets.enable_progress_bars()

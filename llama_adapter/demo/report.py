@@ -132,7 +132,8 @@ def facts_table(outcome: Outcome) -> Table:
     table.add_row("trainable parameters", f"{trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
     table.add_row("adapter file", f"{outcome.adapter_bytes / 2**20:.2f} MiB")
     table.add_row("training", f"{outcome.config.steps} steps of {outcome.config.batch_size} items")
-    table.add_row("speed", f"{outcome.last('tokens_per_second'):,.0f} tokens/s on {torch.get_num_threads()} threads")
+    speed = f"{outcome.last('tokens_per_second'):,.0f} tokens/s"
+    table.add_row("speed", f"{speed} with {torch.get_num_threads()} threads")
     table.add_row("peak memory", f"{outcome.last('peak_memory_gib'):.2f} GiB, weights included")
     stages = ("answers_before", "training", "answers_after")
     parts = ", ".join(f"{name.replace('_', ' ')} {seconds[name]:.0f} s" for name in stages)
@@ -144,14 +145,10 @@ def show_examples(outcome: Outcome, console: Console) -> None:
     """Print three requests with both answers."""
     for example in outcome.examples():
         before = " ".join(example["before"].split())
-        verdict = "" if example["after"].strip() == example["right"] else f"\n[red]right   {escape(example['right'])}"
-        console.print(
-            Panel(
-                f"[dim]before[/dim]  {escape(before)}\n[green]after [/green]  {escape(example['after'])}{verdict}",
-                title=escape(example["request"]),
-                title_align="left",
-            )
-        )
+        lines = [f"[dim]before[/dim]  {escape(before)}", f"[green]after [/green]  {escape(example['after'])}"]
+        if example["after"].strip() != example["right"]:
+            lines.append(f"[red]right [/red]  {escape(example['right'])}")
+        console.print(Panel("\n".join(lines), title=escape(example["request"]), title_align="left"))
 
 
 def commands(outcome: Outcome) -> list[str]:
@@ -159,11 +156,12 @@ def commands(outcome: Outcome) -> list[str]:
     base = f"--base {shlex.quote(outcome.config.base)}"
     adapter = f"--adapter {shlex.quote(str(outcome.adapter))}"
     prompt = '--prompt "Could you remind me of the cheesecake in 25 minutes?"'
+    next_dir = shlex.quote(f"{outcome.config.output_dir.rstrip('/')}-2")
     return [
         f"llama-adapter generate {base} {adapter} {prompt}",
         f"llama-adapter generate {base} {prompt}",
         f"llama-adapter generate {base} {adapter} --interactive",
-        f"llama-adapter demo --seed {outcome.config.seed + 1} --output_dir {outcome.config.output_dir.rstrip('/')}-2",
+        f"llama-adapter demo --seed {outcome.config.seed + 1} --output_dir {next_dir}",
     ]
 
 

@@ -1,7 +1,7 @@
 """The `demo` verb: the whole job on one page, with every setting that may be changed.
 
-Unusual: importing this file loads no torch, so that the command line can list the options at once; the work is in
-`pipeline.py`.
+Unusual: importing this file loads nothing that does the work (`pipeline.py` does), so that the command
+line can list the options at once.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class DemoConfig:
     """
 
     seed: int = 0
-    """Decides the split of phrasings and values, the items, the adapter's first weights and the order of training."""
+    """Decides the split of phrasings and values, the items, the first weights and the order of training."""
 
     steps: int = 120
     """Optimiser steps."""
@@ -33,17 +33,17 @@ class DemoConfig:
     """Learned prompts in every layer."""
 
     prompt_init_std: float = 0.3
-    """Standard deviation of the prompts at the start. The method's own 1.0 suits thousands of steps; with so few,
-    smaller ones move further."""
+    """Standard deviation of the prompts at the start. The method's own 1.0 suits thousands of steps; with
+    so few, smaller prompts change more."""
 
-    train_size: int = 720
+    train_size: int = 800
     """Training items that are made."""
 
     held_out_size: int = 100
     """Held-out items, half of them in phrasings that training has not seen."""
 
     output_dir: str = "runs/demo"
-    """Folder for the adapter, the items, `results.json` and the picture; an earlier demo there is replaced."""
+    """Folder for the adapter, the items, `results.json` and the picture; replaces an earlier demo."""
 
     base: str = "models/SmolLM2-135M-Instruct"
     """Folder of the base model; SmolLM2-135M-Instruct is written there when it does not exist."""
@@ -58,7 +58,7 @@ class DemoConfig:
         self._check("batch_size", self.batch_size >= 1, "1 or more")
         self._check("prompt_length", self.prompt_length >= 1, "1 or more")
         self._check("prompt_init_std", self.prompt_init_std >= 0, "0 or more")
-        self._check("train_size", self.batch_size <= self.train_size <= 5000, "at least batch_size, at most 5000")
+        self._check("train_size", self.batch_size <= self.train_size <= 5000, "batch_size to 5000")
         self._check("held_out_size", 2 <= self.held_out_size <= 500, "2 to 500")
         self._check("threads", self.threads >= 0, "0 (torch's choice) or more")
 

@@ -2,12 +2,14 @@
 
     Hey, remind me of the pasta in twelve minutes  ->  {"action": "timer", "minutes": 12, "for": "pasta"}
 
-An answer is right when it equals the expected string, character for character. That is fair because every command has
-one normal form: fixed keys in a fixed order, names copied as the request writes them, numbers as digits, times as HH:MM.
+An answer is right when it equals the expected string, character for character. That is fair because every
+command has one normal form: fixed keys in a fixed order, names copied as the request writes them, numbers
+as digits, times as HH:MM.
 
-Unusual: phrasings, wrappers ("Hey, ...", "..., thanks") and slot values are each split in two *before* any item is made.
-Training items use the first halves only. Held-out items come in two parts, both with slot values never seen in training:
-`seen_phrasing` in words that training used, `new_phrasing` in words that it did not. The seed decides the split too.
+Unusual: phrasings, wrappers ("Hey, ...", "..., thanks") and slot values are each split in two *before* any
+item is made. Training items use the larger sides only. Held-out items come in two parts, both with slot
+values never seen in training: `seen_phrasing` in words that training used, `new_phrasing` in words that it
+did not. The seed decides the split too.
 
 Knows nothing about models, tokenizers or files other than its own list of phrases.
 """
@@ -22,7 +24,21 @@ from importlib.resources import files
 HELD_OUT_SHARE = 0.25
 SEEN_PHRASING, NEW_PHRASING = "seen_phrasing", "new_phrasing"
 
-_NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBER_WORDS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
 # Slots whose values are counted out here rather than listed in phrases.json.
 _NUMBERS = {
     "minutes": [str(n) for n in (*range(2, 31), 35, 40, 45, 50, 55, 60, 75, 80, 90)],
@@ -78,7 +94,7 @@ class _Pool:
     values: dict[str, list[str]]
 
 
-def make_task(seed: int, train_size: int = 640, held_out_size: int = 100) -> Task:
+def make_task(seed: int, train_size: int = 800, held_out_size: int = 100) -> Task:
     """Make the items of one seed; the same arguments give the same items in every process.
 
     Args:
@@ -162,8 +178,10 @@ def _draw(action: str, phrasing: str, pool: _Pool, rng: random.Random) -> Item:
 
 def _command(action: str, values: dict[str, str]) -> str:
     """The command in its normal form."""
-    body = {key: int(values[slot]) if slot in ("minutes", "count") else values[slot] for key, slot in COMMANDS[action]}
-    return json.dumps({"action": action} | body, ensure_ascii=False)
+    body: dict[str, str | int] = {"action": action}
+    for key, slot in COMMANDS[action]:
+        body[key] = int(values[slot]) if slot in ("minutes", "count") else values[slot]
+    return json.dumps(body, ensure_ascii=False)
 
 
 def _say(slot: str, value: str, rng: random.Random) -> str:
@@ -177,7 +195,7 @@ def _say(slot: str, value: str, rng: random.Random) -> str:
 
 
 def _wrap(phrasing: str, wrapper: str, rng: random.Random) -> str:
-    """Put the wrapper around the phrasing, with capitals and the final mark where a writer would have them."""
+    """Put the wrapper around the phrasing, with capitals and the final mark where they belong."""
     question = phrasing.endswith("?")
     words = phrasing.removesuffix("?")
     starts_sentence = wrapper.startswith("{request}") or wrapper.endswith(". {request}")

