@@ -36,6 +36,7 @@ def draw(path: Path, loss: Sequence[tuple[int, float]], gates: Sequence[Sequence
 
     left.plot(*zip(*loss, strict=True), color=_LINE, linewidth=2, marker="o", markersize=3)
     left.set_yscale("log")
+    left.yaxis.set_major_formatter("{x:g}")
     left.set_title("Training loss", loc="left", fontweight="bold")
     left.set_xlabel("step")
     left.set_ylabel("nats per answer token (log scale)")
@@ -45,12 +46,12 @@ def draw(path: Path, loss: Sequence[tuple[int, float]], gates: Sequence[Sequence
     right.bar(layers, means, color=_BAR, label="mean of the heads")
     spread = [(layer, head) for layer, heads in zip(layers, gates, strict=True) for head in heads]
     right.scatter(*zip(*spread, strict=True), s=7, color=_DOT, alpha=0.7, linewidths=0, label="one head")
-    right.set_title("Gates after training, all zero before", loc="left", fontweight="bold")
+    right.set_title("Gates after training (zero before)", loc="left", fontweight="bold")
     right.set_xlabel("layer (0 is next to the input)")
     right.set_ylabel("|tanh(gate)|")
     right.set_ylim(bottom=0)
     right.margins(x=0.02)
-    right.legend(frameon=False, loc="upper left", ncols=2)
+    right.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.99), ncols=2)
     figure.savefig(path, dpi=130)
 
 

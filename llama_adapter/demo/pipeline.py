@@ -25,7 +25,7 @@ from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.adapters.prompts import PromptLayer
 from llama_adapter.data import DataConfig, PaddingCollator, SourceConfig, build_datasets
 from llama_adapter.demo.answers import ANSWER_SETTINGS, Answers, ask
-from llama_adapter.demo.base_model import ensure_base
+from llama_adapter.demo.base_model import DEFAULT_FOLDER, HUB_NAME, ensure_base
 from llama_adapter.demo.picture import check_matplotlib, draw
 from llama_adapter.demo.report import Outcome, commands, facts_table, score_table, show_examples, to_json
 from llama_adapter.demo.run import DemoConfig
@@ -65,7 +65,7 @@ def run(config: DemoConfig) -> int:
         torch.set_num_threads(config.threads)
     console, watch, output_dir = Console(), Stopwatch(), Path(config.output_dir)
     with _quiet_libraries():
-        _prepare_base(Path(config.base), console, watch)
+        _prepare_base(config.base, console, watch)
         task = make_task(config.seed, config.train_size, config.held_out_size)
         with watch.stage("load"):
             train_file = write_items(task, output_dir / "data")
@@ -143,12 +143,14 @@ def gate_magnitudes(model: PeftModel) -> list[list[float]]:
     return [heads.tolist() for heads in gates]
 
 
-def _prepare_base(folder: Path, console: Console, watch: Stopwatch) -> None:
-    """Have the base model's folder, and say where it came from."""
+def _prepare_base(base: str, console: Console, watch: Stopwatch) -> None:
+    """Have the base model's folder, and say where it came from; another model than the demo's must exist."""
+    source, folder = None, Path(base)
     with watch.stage("base_model"), console.status("Writing the base model as a Hugging Face folder, once"):
-        source = ensure_base(folder)
-    told = f"written to {folder} from the {source}" if source else f"found in {folder}"
-    console.print(f"Base model {told}", highlight=False, soft_wrap=True)
+        if folder.name == DEFAULT_FOLDER.name and base != HUB_NAME:
+            source = ensure_base(folder)
+    origin = f" (written from the {source})" if source else ""
+    console.print(f"Base model: {base}{origin}", highlight=False, soft_wrap=True)
 
 
 def _training(config: DemoConfig) -> TrainingConfig:

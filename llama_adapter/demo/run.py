@@ -46,7 +46,8 @@ class DemoConfig:
     """Folder for the adapter, the items, `results.json` and the picture; replaces an earlier demo."""
 
     base: str = "models/SmolLM2-135M-Instruct"
-    """Folder of the base model; SmolLM2-135M-Instruct is written there when it does not exist."""
+    """Folder of the base model. One named SmolLM2-135M-Instruct is written when it does not exist; to try
+    another chat model, name its folder or its name on the hub."""
 
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""

@@ -7,9 +7,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from llama_adapter.cli import main
+from llama_adapter.demo import base_model
+from llama_adapter.demo.base_model import WeightSource
 from llama_adapter.demo.pipeline import gate_magnitudes, write_items
 from llama_adapter.demo.run import DemoConfig, demo
 from llama_adapter.demo.task import NEW_PHRASING, SEEN_PHRASING, make_task
+from llama_adapter.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,24 @@ def test_records_are_chats_of_request_and_answer(tmp_path):
         lines = (tmp_path / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         chats = [[message["content"] for message in json.loads(line)["messages"]] for line in lines]
         assert chats == [[item.request, item.answer] for item in items]
+
+
+def test_another_base_is_never_written(tmp_path):
+    config = DemoConfig(base=str(tmp_path / "my-llama"), output_dir=str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"my-llama' does not exist"):
+        demo(config)
+    assert not (tmp_path / "my-llama").exists()
+
+
+def test_the_default_base_is_written_where_it_is_missing(tmp_path, tiny_base, monkeypatch):
+    source = WeightSource(name_or_path=str(tiny_base), label="package x 1")
+    monkeypatch.setattr(base_model, "packaged_weights", lambda: source)
+    folder = tmp_path / "models" / "SmolLM2-135M-Instruct"
+    config = DemoConfig(
+        base=str(folder), output_dir=str(tmp_path / "out"), steps=1, train_size=8, held_out_size=2
+    )
+    assert demo(config) == 0
+    assert (folder / "config.json").is_file()
 
 
 def test_thread_count_is_the_one_asked_for(tiny_base, tmp_path):
