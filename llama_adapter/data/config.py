@@ -1,0 +1,129 @@
+"""Settings of the data part: where records come from and how they become token sequences.
+
+Plain documented dataclasses, so that the command line can print them; a value that cannot work is refused on
+construction. Nothing is opened or looked up here.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llama_adapter.errors import UserError
+
+
+def parse_rows(rows: str | None) -> tuple[int, int | None]:
+    """Turn ``"start:stop"`` into two numbers.
+
+    Args:
+        rows: a slice such as ``"0:800"``, ``":800"`` or ``"800:"``; None means everything.
+
+    Returns:
+        Start and stop, the latter None when open.
+
+    Raises:
+        UserError: the text is not such a slice, or selects nothing.
+    """
+    if rows is None:
+        return 0, None
+    match = re.fullmatch(r"(\d*):(\d*)", rows.strip())
+    if not match:
+        raise UserError(f"rows is {rows!r}. Use 'start:stop', for example '0:800', ':800' or '800:'.")
+    start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+    if stop is not None and stop <= start:
+        raise UserError(f"rows is {rows!r}, which selects nothing. Use a stop larger than the start.")
+    return start, stop
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """One file, folder or hub data set."""
+
+    path: str
+    """A JSON, JSONL, Parquet, CSV or TSV file, a folder of such files, a folder written by ``save_to_disk``,
+    or the name of a data set on the hub such as ``tatsu-lab/alpaca``."""
+    format: str = "auto"
+    """How one record is laid out: alpaca, sharegpt, llava, messages, prompt_completion, captions; auto looks
+    at the columns."""
+    split: str = "train"
+    """Which split of a hub or saved data set to read; plain files have none."""
+    subset: str | None = None
+    """Which configuration of a hub data set to read, for those that have several."""
+    weight: float | None = None
+    """Share of this source in a mixture, relative to the other weights. Give it for all sources or for none;
+    with none every record occurs exactly once an epoch."""
+    rows: str | None = None
+    """Which records to use, as ``start:stop`` counted from 0 over the whole source."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Other names for columns, as ``expected: yours``, for example ``{instruction: question, output:
+    answer}``."""
+    streaming: bool = False
+    """Read while training, without writing a cache: for data that do not fit on the disk or take too long to
+    prepare."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        parse_rows(self.rows)
+        if self.weight is not None and not self.weight > 0:
+            raise UserError(
+                f"weight is {self.weight} for {self.path!r}. Use a positive number, or leave the source out."
+            )
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """What to train and evaluate on, and how text becomes tokens."""
+
+    train: list[SourceConfig]
+    """The sources to train on."""
+    evaluation: list[SourceConfig] = field(default_factory=list)
+    """The sources to evaluate on, one after the other; weights do not apply to them."""
+    template: str = "chat"
+    """How turns become text: chat (the tokenizer's own chat template), alpaca (the published prompts), plain
+    (as it is)."""
+    max_length: int = 512
+    """Longest sequence in tokens."""
+    overlong: Literal["truncate", "drop"] = "truncate"
+    """What happens to longer records: truncate takes tokens out of the middle of the prompt, drop leaves the
+    record out."""
+    bad_records: Literal["error", "skip"] = "error"
+    """What happens when a record cannot be used: error stops and names the first ones, skip leaves them out
+    and counts them."""
+    media: Literal["refuse", "ignore", "keep"] = "refuse"
+    """What happens to records with images: refuse stops, ignore trains on their text alone, keep hands the
+    paths on."""
+    stopping: Literal["all_exhausted", "first_exhausted"] = "all_exhausted"
+    """When a weighted mixture ends: after every source was seen whole (small ones repeat), or with the first
+    used up."""
+    shuffle_buffer: int = 1000
+    """How many rows a streamed training set is shuffled over; 0 keeps the order. Stored data are shuffled by
+    the trainer."""
+    cache_dir: str | None = None
+    """Where prepared data are kept; the default is the cache of the ``datasets`` library."""
+    seed: int = 0
+    """Seed of the mixture's order and of streamed shuffling."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work together."""
+        if not self.train:
+            raise UserError(
+                f"train is {self.train!r}, so there is no data. Use at least one source with a path."
+            )
+        if self.max_length < 2:
+            raise UserError(
+                f"max_length is {self.max_length}. Use at least 2: one prompt token and one answer token."
+            )
+        if self.shuffle_buffer < 0:
+            raise UserError(
+                f"shuffle_buffer is {self.shuffle_buffer}. Use 0 for no shuffling, or a positive number."
+            )
+        weighted = [source.weight is not None for source in self.train]
+        if any(weighted) and not all(weighted):
+            bare = self.train[weighted.index(False)].path
+            raise UserError(
+                f"{bare!r} has no weight while another source has one. Set it for every source or for none."
+            )
+        streamed = [source.path for source in self.train if source.streaming]
+        if 0 < len(streamed) < len(self.train):
+            raise UserError(
+                f"streaming is true for {streamed!r} but not for all training sources. Use one value for all."
+            )

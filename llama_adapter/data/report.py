@@ -1,0 +1,165 @@
+"""What became of the records: counts that add up, and the lengths that decide batch size and padding.
+
+Filled record by record by whoever prepares data; it knows neither where records come from nor how they are
+encoded.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+from rich.table import Table
+
+KEPT, TRUNCATED, DROPPED, BAD = "kept", "truncated", "dropped", "bad"
+"""What can happen to a record; it has one fate only. Truncated records are used, too."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A report in numbers, for logs and JSON."""
+
+    read: int
+    """Records found."""
+    used: int
+    """Records that became a training row, truncated ones included."""
+    truncated: int
+    """Records that had to be shortened."""
+    dropped: int
+    """Records left out because they are too long."""
+    bad: int
+    """Records left out because they cannot be used."""
+    answers_left_out: int
+    """Later answers of truncated conversations that did not fit."""
+    with_media: int
+    """Records that name images or other media."""
+    tokens: int
+    """Tokens in all rows."""
+    label_tokens: int
+    """Tokens with loss in all rows."""
+    mean_length: float
+    """Tokens per row."""
+    p50_length: int
+    """Half of the rows are at most this long."""
+    p90_length: int
+    """Nine of ten rows are at most this long."""
+    max_length: int
+    """The longest row."""
+    padding_share: float
+    """Share of padding in batches padded to the configured maximum, from 0 to 1."""
+
+
+@dataclass
+class Report:
+    """Counts what became of the records of one split."""
+
+    limit: int
+    """The configured maximum length, in tokens."""
+    sources: int = 0
+    """How many sources are counted."""
+    fates: dict[str, int] = field(default_factory=lambda: dict.fromkeys((KEPT, TRUNCATED, DROPPED, BAD), 0))
+    """How many records had which fate."""
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of every row, in no particular order."""
+    label_tokens: int = 0
+    """Tokens with loss."""
+    answers_left_out: int = 0
+    """Later answers of truncated conversations that did not fit."""
+    with_media: int = 0
+    """Records that name media."""
+    streamed: bool = False
+    """Whether the data are read while training, so that nothing is known yet."""
+
+    def add(self, fate: str, length: int, label_tokens: int, left_out: int = 0, media: int = 0) -> None:
+        """Count one record.
+
+        Args:
+            fate: one of KEPT, TRUNCATED, DROPPED, BAD.
+            length: tokens of its row.
+            label_tokens: tokens with loss.
+            left_out: answers that did not fit.
+            media: how many media it names.
+        """
+        self.fates[fate] += 1
+        self.with_media += bool(media)
+        if fate in (KEPT, TRUNCATED):
+            self.lengths.append(length)
+            self.label_tokens += label_tokens
+            self.answers_left_out += left_out
+
+    def merge(self, other: "Report") -> None:
+        """Add the counts of another source."""
+        self.sources += other.sources
+        for fate, count in other.fates.items():
+            self.fates[fate] += count
+        self.lengths.extend(other.lengths)
+        self.label_tokens += other.label_tokens
+        self.answers_left_out += other.answers_left_out
+        self.with_media += other.with_media
+        self.streamed = self.streamed or other.streamed
+
+    def figures(self) -> Figures:
+        """The counts with the statistics of the lengths."""
+        ordered = sorted(self.lengths)
+        rows, tokens = len(ordered), sum(ordered)
+        return Figures(
+            read=sum(self.fates.values()),
+            used=rows,
+            truncated=self.fates[TRUNCATED],
+            dropped=self.fates[DROPPED],
+            bad=self.fates[BAD],
+            answers_left_out=self.answers_left_out,
+            with_media=self.with_media,
+            tokens=tokens,
+            label_tokens=self.label_tokens,
+            mean_length=tokens / rows if rows else 0.0,
+            p50_length=_quantile(ordered, 0.5),
+            p90_length=_quantile(ordered, 0.9),
+            max_length=ordered[-1] if rows else 0,
+            padding_share=1 - tokens / (rows * self.limit) if rows else 0.0,
+        )
+
+    def to_dict(self) -> dict[str, int | float]:
+        """The figures as a plain dict, for JSON."""
+        return asdict(self.figures())
+
+    def summary(self) -> str:
+        """One line for a log."""
+        if self.streamed:
+            return "streamed: records are counted while they are read"
+        f = self.figures()
+        fates = f"{f.used} used ({f.truncated} truncated), {f.dropped} too long, {f.bad} bad"
+        lengths = f"mean {f.mean_length:.0f}, p50 {f.p50_length}, p90 {f.p90_length}, max {f.max_length}"
+        return (
+            f"{f.read} records read, {fates}; {f.tokens} tokens, {f.label_tokens} with loss; "
+            f"length {lengths}; padding to {self.limit} would be {f.padding_share:.0%}"
+        )
+
+    def table(self, title: str) -> Table:
+        """The figures as a table for the terminal.
+
+        Args:
+            title: what the report is about.
+
+        Returns:
+            A rich table with a row per figure.
+        """
+        table = Table(title=title, show_header=False)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        table.add_row("sources", f"{self.sources:,}")
+        if self.streamed:
+            table.add_row("records", "counted while they are read")
+            return table
+        for name, value in self.to_dict().items():
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
+            if name == "padding_share":
+                table.add_row(f"padding if padded to {self.limit}", f"{value:.1%}")
+            else:
+                table.add_row(name.replace("_", " "), shown)
+        return table
+
+
+def _quantile(ordered: list[int], share: float) -> int:
+    """The smallest value that at least this share of the values does not exceed; 0 without values."""
+    if not ordered:
+        return 0
+    rank = -int(-share * len(ordered) // 1)  # rounded up
+    return ordered[max(rank, 1) - 1]

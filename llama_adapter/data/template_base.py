@@ -1,0 +1,71 @@
+"""What a template is: turns in, one text out, with the character spans of the answers.
+
+A template only builds text. Which tokens carry loss follows from the spans and the tokenizer's offsets
+(``encoding.py``), never from searching the text. ``render_prompt`` gives what the model is shown at inference
+and is a prefix of the training text.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llama_adapter.data.records import Turn
+
+Span = tuple[int, int]
+"""First character and the one behind the last."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One conversation as text."""
+
+    text: str
+    """Everything up to the end of the last answer; what would follow carries no loss."""
+    answers: list[Span] = field(default_factory=list)
+    """Each answer with its end token: what the model learns to write."""
+    contents: list[Span] = field(default_factory=list)
+    """What the record, not the template, put into the prompt: the only text that may be cut."""
+    open_ends: list[int] = field(default_factory=list)
+    """Ends of answers that no end token closes, so that a token might run over them."""
+
+
+class Template(ABC):
+    """How turns become text for one tokenizer."""
+
+    end_token: str
+    """What ends an answer; generation stops there."""
+    add_special_tokens: bool = True
+    """Whether the tokenizer's own begin token is still to be added to the text."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Everything that decides the text, for cache keys."""
+
+    @abstractmethod
+    def render(self, turns: Sequence[Turn]) -> Rendered:
+        """Build the training text.
+
+        Args:
+            turns: a conversation that ends with an answer.
+
+        Returns:
+            The text and its spans.
+
+        Raises:
+            RecordProblem: the template has no place for such a conversation.
+        """
+
+    @abstractmethod
+    def render_prompt(self, turns: Sequence[Turn]) -> str:
+        """Build what the model is shown before it answers.
+
+        Args:
+            turns: a conversation that ends with the user's turn.
+
+        Returns:
+            A prefix of what ``render`` gives for the same turns with any answer added.
+
+        Raises:
+            RecordProblem: the template has no place for such a conversation.
+        """

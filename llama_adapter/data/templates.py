@@ -1,0 +1,150 @@
+"""The templates by name, and the two that need nothing from the tokenizer but its end token.
+
+``alpaca`` is the published pair of prompts, ``plain`` writes the turns as they are; the third, ``chat``, is
+in ``chat_template.py``. A new template is a class and one line in ``TEMPLATES``. What a template promises is
+said in ``template_base.py``.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from llama_adapter.data.chat_template import ChatTemplate
+from llama_adapter.data.records import RecordProblem, Turn
+from llama_adapter.data.template_base import Rendered, Span, Template
+from llama_adapter.errors import UserError
+
+PREAMBLE = "Below is an instruction that describes a task"
+REQUEST = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
+RESPONSE = "\n\n### Response:"
+"""Nothing follows the colon: the published recipe puts the answer right behind it."""
+
+
+class _Text:
+    """A text under construction that remembers where its parts lie."""
+
+    def __init__(self) -> None:
+        self.text, self.answers, self.contents = "", list[Span](), list[Span]()
+
+    def add(self, text: str, spans: list[Span] | None = None) -> None:
+        """Append text and, if wanted, note its place."""
+        if spans is not None and text:
+            spans.append((len(self.text), len(self.text) + len(text)))
+        self.text += text
+
+    def rendered(self) -> Rendered:
+        """The finished text."""
+        return Rendered(self.text, self.answers, self.contents)
+
+
+class AlpacaTemplate(Template):
+    """The published Alpaca prompts: an instruction, an optional input, then the answer without separator.
+
+    The text with an input block is used exactly when the input is neither missing nor empty.
+    """
+
+    def __init__(self, end_token: str) -> None:
+        self.end_token = end_token
+
+    @property
+    def identity(self) -> str:
+        """See ``Template.identity``."""
+        return f"alpaca/1 {self.end_token}"
+
+    def _prompt(self, turns: Sequence[Turn]) -> _Text:
+        """The prompt of a single user turn."""
+        roles = [turn.role for turn in turns]
+        if roles != ["user"]:
+            raise RecordProblem(
+                "the alpaca template takes one instruction and one answer, but before the last answer is: "
+                f"{', '.join(roles) or 'nothing'}; use template chat for conversations"
+            )
+        text = _Text()
+        context = turns[0].context
+        aside = ", paired with an input that provides further context" if context else ""
+        text.add(f"{PREAMBLE}{aside}. {REQUEST}")
+        text.add(turns[0].text, text.contents)
+        if context:
+            text.add("\n\n### Input:\n")
+            text.add(context, text.contents)
+        text.add(RESPONSE)
+        return text
+
+    def render(self, turns: Sequence[Turn]) -> Rendered:
+        """See ``Template.render``."""
+        text = self._prompt(turns[:-1])
+        text.add(turns[-1].text + self.end_token, text.answers)
+        return text.rendered()
+
+    def render_prompt(self, turns: Sequence[Turn]) -> str:
+        """See ``Template.render_prompt``."""
+        return self._prompt(turns).text
+
+
+class PlainTemplate(Template):
+    """The turns one after the other, nothing between them, the end token behind each answer."""
+
+    def __init__(self, end_token: str) -> None:
+        self.end_token = end_token
+
+    @property
+    def identity(self) -> str:
+        """See ``Template.identity``."""
+        return f"plain/1 {self.end_token}"
+
+    def _text(self, turns: Sequence[Turn]) -> _Text:
+        """The turns as they are."""
+        text = _Text()
+        for turn in turns:
+            if turn.role == "assistant":
+                text.add(turn.text + self.end_token, text.answers)
+            else:
+                text.add(turn.full_text, text.contents)
+        return text
+
+    def render(self, turns: Sequence[Turn]) -> Rendered:
+        """See ``Template.render``."""
+        return self._text(turns).rendered()
+
+    def render_prompt(self, turns: Sequence[Turn]) -> str:
+        """See ``Template.render_prompt``."""
+        return self._text(turns).text
+
+
+def _end_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's end token, which these templates cannot do without."""
+    if tokenizer.eos_token is None:
+        raise UserError(
+            f"eos_token of the tokenizer {tokenizer.name_or_path!r} is None, so an answer could never end. "
+            "Set the tokenizer's eos_token."
+        )
+    return str(tokenizer.eos_token)
+
+
+TEMPLATES: dict[str, Callable[[PreTrainedTokenizerBase], Template]] = {
+    "chat": ChatTemplate,
+    "alpaca": lambda tokenizer: AlpacaTemplate(_end_token(tokenizer)),
+    "plain": lambda tokenizer: PlainTemplate(_end_token(tokenizer)),
+}
+"""Name -> what builds the template for a tokenizer."""
+
+
+def load_template(name: str, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """Build a template for a tokenizer; training and generation both use this.
+
+    Args:
+        name: a key of ``TEMPLATES``.
+        tokenizer: the base model's.
+
+    Returns:
+        The template.
+
+    Raises:
+        UserError: there is no such template, or the tokenizer lacks what it needs.
+    """
+    if name not in TEMPLATES:
+        close = difflib.get_close_matches(name, TEMPLATES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"template is {name!r}.{hint} Use one of: {', '.join(TEMPLATES)}.")
+    return TEMPLATES[name](tokenizer)
