@@ -25,12 +25,12 @@ class Family:
     model_type: str
     """transformers' ``config.model_type``."""
     unsupported: dict[str, str] = field(default_factory=dict)
-    """Part that raises for this model type -> why: ``prompts``, ``mlp`` targets of linear deltas, or ``v2``, the
-    presets that leave keys and values out."""
+    """Part that raises for this model type -> why: ``prompts``, ``mlp`` targets of linear deltas, or ``v2``,
+    the presets that leave keys and values out."""
 
 
 def _families() -> list[Family]:
-    plain = "llama mistral qwen2 qwen3 gemma gemma2 gemma3_text olmo2 internlm3".split()
+    plain = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "internlm3"]
     plain += ["vit", "dinov2", "clip_vision_model", "siglip_vision_model"]
     without = {
         "mixtral": {"mlp": EXPERTS_3D},

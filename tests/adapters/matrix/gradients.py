@@ -58,7 +58,7 @@ def activation_checkpointing_keeps_gradients(subject: Subject) -> None:
 
 
 def nothing_is_kept_below_the_adapter(subject: Subject) -> None:
-    """Adapting the top layer alone keeps no activation of the layers below, activation checkpointing or not."""
+    """Adapting the top layer alone keeps no activation of the layers below, with checkpointing or not."""
     inputs = subject.inputs(rows=4, length=24)
     kept = {}
     for checkpointing in (False, True):
@@ -102,7 +102,7 @@ class _Kept:
 
 
 class _Watch(torch.autograd.graph.saved_tensors_hooks):
-    """Bytes that a forward pass keeps for the backward pass: below the first adapted layer, and from it up."""
+    """Bytes kept for the backward pass: below the first adapted layer, and from it up."""
 
     def __init__(self, model: nn.Module, first: int) -> None:
         super().__init__(self._pack, lambda kept: kept.tensor)

@@ -47,7 +47,7 @@ def every_gate_changes_the_output(subject: Subject) -> None:
 
 @torch.no_grad()
 def prompts_follow_the_formula(subject: Subject) -> None:
-    """Per query head: tanh(gate) softmax(q k / sqrt(D)) v, keys and values as the module itself makes them."""
+    """Per query head: tanh(gate) softmax(q k / sqrt(D)) v, keys and values as the module makes them."""
     model = subject.adapt(subject.prompts(prompt_layers=1), noise=0.3)
     (branch,) = (module for module in model.modules() if isinstance(module, PromptLayer))
     calls = _record_attend(branch)

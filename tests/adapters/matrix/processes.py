@@ -1,7 +1,8 @@
 """Checks that need a process of their own: one child process answers them for all models at once.
 
-``python -m tests.adapters.matrix.processes reload|untouched FOLDER`` is the child; it writes
-``FOLDER/answers.json``.
+``python -m tests.adapters.matrix.processes TASK FOLDER`` is the child; it writes
+``FOLDER/answers.json``. torch.compile is among them because the type checks of the test run, which wrap every
+function of the package, cannot be traced.
 """
 
 import functools
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,18 +28,31 @@ KNOWN_WARNING = "`is_gradient_checkpointing` is deprecated"  # transformers, of 
 
 
 def reloads_in_a_fresh_process(subject: TinyModel) -> None:
-    assert _answers("reload")[subject.model_type] == "equal"
+    assert _answer("reload", subject.model_type) == "equal"
+
+
+def compiled_training_never_recompiles(subject: TinyModel) -> None:
+    assert _answer("compile", subject.model_type) == "passed"
+
+
+def inductor_training_never_recompiles(subject: TinyModel) -> None:
+    assert _answer("inductor", subject.model_type) == "passed"
 
 
 def bystanders_stay_untouched(subject: TinyModel) -> None:
     """An unadapted model of this type: same bits before the import, and after every type was adapted."""
     for implementation in subject.implementations:
-        assert _answers("untouched")[f"{subject.model_type} {implementation}"] == "equal"
+        assert _answer("untouched", f"{subject.model_type} {implementation}") == "equal"
 
 
 def bystander_answers() -> dict[str, str]:
     """Answers for models without a column: files with several eager functions."""
     return {name: answer for name, answer in _answers("untouched").items() if name.startswith("llama4")}
+
+
+def _answer(task: str, name: str) -> str:
+    answers = _answers(task)
+    return answers.get("failure") or answers[name]
 
 
 @functools.cache
@@ -54,7 +69,8 @@ def _answers(task: str) -> dict[str, str]:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        if done.returncode:
+            return {"failure": done.stderr[-3000:]}
         return json.loads((folder / "answers.json").read_text())
 
 
@@ -84,8 +100,22 @@ def _reload(folder: Path) -> dict[str, str]:
     return answers
 
 
+def _compile(backend: str, names: list[str]) -> dict[str, str]:
+    """Compiled training of the models: what went wrong, or "passed"."""
+    execution = importlib.import_module("tests.adapters.matrix.execution")
+    subjects = importlib.import_module("tests.adapters.matrix.subjects").SUBJECTS
+    answers = {}
+    for name in names:
+        try:
+            execution.train_compiled(subjects[name], backend)
+            answers[name] = "passed"
+        except Exception:
+            answers[name] = traceback.format_exc()[-3000:]
+    return answers
+
+
 @torch.no_grad()
-def _untouched(folder: Path) -> dict[str, str]:
+def _untouched() -> dict[str, str]:
     """Outputs of unadapted models before the package's import, after LLaMA and after all were adapted."""
     before = _bystander_outputs()
     assert "llama_adapter" not in sys.modules
@@ -144,7 +174,7 @@ def _llama4_vision(implementation: str) -> nn.Module:
     torch.manual_seed(0)
     config = Llama4VisionConfig(
         hidden_size=32,
-        intermediate_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         image_size=16,
@@ -165,5 +195,11 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", KNOWN_WARNING)
     task, target = sys.argv[1], Path(sys.argv[2])
-    found = {"reload": _reload, "untouched": _untouched}[task](target)
+    tasks = {
+        "reload": lambda: _reload(target),
+        "untouched": _untouched,
+        "compile": lambda: _compile("aot_eager", list(TINY_MODELS)),
+        "inductor": lambda: _compile("inductor", ["llama", "bert"]),
+    }
+    found = tasks[task]()
     (target / "answers.json").write_text(json.dumps(found))

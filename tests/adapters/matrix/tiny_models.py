@@ -7,9 +7,10 @@ This file does not import the package: one check compares models before and afte
 """
 
 import copy
+import dataclasses
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ _BERT = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
 _PIXELS = {**_SIZES, "image_size": 16, "patch_size": 4}
 _LABELS = {"num_labels": 3}
 
@@ -43,7 +45,7 @@ class TinyModel:
     model_type: str
     kind: str
     auto_class: str
-    sizes: dict[str, Any]
+    sizes: dict[str, Any] = field(hash=False)
     implementations: tuple[str, ...] = ("eager", "sdpa")
     structural_zeros: tuple[str, ...] = ()
     """Parts of names of trainable tensors that never get a gradient.
@@ -57,7 +59,13 @@ class TinyModel:
 
     def base(self, implementation: str | None = None) -> PreTrainedModel:
         """A fresh copy of the model, without an adapter."""
-        return copy.deepcopy(_build(self.model_type, implementation or self.implementations[-1]))
+        return copy.deepcopy(_build(self, implementation or self.implementations[-1]))
+
+    def shallow(self) -> "TinyModel":
+        """The same with two layers, for what takes long per layer."""
+        return dataclasses.replace(
+            self, sizes={name: 2 if name in _DEPTHS else size for name, size in self.sizes.items()}
+        )
 
     def inputs(self, rows: int = 2, length: int = 9, seed: int = 0) -> dict[str, Tensor]:
         """Forward arguments: token ids without padding, or images."""
@@ -89,9 +97,8 @@ def loss(model: nn.Module, inputs: dict[str, Tensor], **options: Any) -> Tensor:
 
 
 @functools.cache
-def _build(model_type: str, implementation: str) -> PreTrainedModel:
-    tiny = TINY_MODELS[model_type]
-    config = AutoConfig.for_model(model_type, **tiny.sizes)
+def _build(tiny: TinyModel, implementation: str) -> PreTrainedModel:
+    config = AutoConfig.for_model(tiny.model_type, **tiny.sizes)
     torch.manual_seed(0)
     model = tiny.auto().from_config(config, attn_implementation=implementation).eval()
     generator = torch.Generator().manual_seed(1)
