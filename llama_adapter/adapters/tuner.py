@@ -124,3 +124,7 @@ def _free_frozen_layers(model: Any, args: tuple[Any, ...]) -> None:
                 f"every frozen layer. Set activation_checkpointing_kwargs={{'use_reentrant': False}}."
             )
     model.disable_input_require_grads()
+    for module in model.modules():  # it forgets hooks that were registered twice, as several trainers do
+        for handle, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__name__", "") == "make_inputs_require_grads":
+                del module._forward_hooks[handle]
