@@ -54,6 +54,12 @@ class PromptLayer(ZeroInitLayer):
         self.zero_init_gate = nn.ParameterDict()
         self.zero_init_new_gate = nn.ParameterDict()
         self._activation: dict[str, str] = {}
+        self._device = torch.device("cpu")
+
+    @property
+    def weight(self) -> Tensor:
+        """There is none; PEFT's tuner layers would look for it in the layer they wrap, without end."""
+        raise AttributeError("prompts wrap no layer, so they have no weight; read zero_init_prompt instead")
 
     def add_prompts(
         self, adapter_name: str, config: PromptConfig, device: torch.device, dtype: torch.dtype
@@ -72,6 +78,15 @@ class PromptLayer(ZeroInitLayer):
                 torch.ones(1, 1, 1, device=device, dtype=dtype)
             )
         self._activation[adapter_name] = config.gate_activation
+        self._device = device
+
+    def _move_adapter_to_device_of_base_layer(
+        self, adapter_name: str, device: torch.device | None = None
+    ) -> None:
+        """Move prompts and gates beside their attention module: PEFT calls it after a load by way of meta."""
+        for parameters in (self.zero_init_prompt, self.zero_init_gate, self.zero_init_new_gate):
+            if adapter_name in parameters and not parameters[adapter_name].is_meta:
+                parameters[adapter_name].data = parameters[adapter_name].data.to(device or self._device)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete one adapter's prompts and gates."""
