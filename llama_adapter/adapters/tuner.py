@@ -33,7 +33,7 @@ class ZeroInitModel(BaseTuner):
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> PeftConfig:
         """Compare the base with the one the adapter was made for, or remember this one."""
-        if peft_config.base_fingerprint is None:
+        if not peft_config.knows_base:
             peft_config.base_fingerprint = fingerprint(self.model)
         elif found := differences(peft_config.base_fingerprint, self.model):
             warnings.warn(
