@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 FILTERS = (
     # peft 0.21 asks transformers 5.23 for `is_gradient_checkpointing`, which got a new name there.
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+    # TRL 1.16 uses the old names of transformers' activation checkpointing, in its defaults and around references.
+    "ignore:`gradient_checkpointing(_enable|_disable|_kwargs)?` is deprecated:FutureWarning",
 )
 
 CHAT_TEMPLATE = (
