@@ -65,7 +65,7 @@ class ZeroInitConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = ZERO_INIT
-        # Read from a file, the fingerprint is one to compare with; filled in later, it is a note for the file.
+        # A fingerprint read from a file is there to be compared; one noted later is there to be saved.
         self.knows_base = self.base_fingerprint is not None
         self._check_format()
         for name, default in self._defaults().items():
