@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 FILTERS = (
     # peft 0.21 asks transformers 5.23 for `is_gradient_checkpointing`, which got a new name there.
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
-    # TRL 1.16 uses the old names of transformers' activation checkpointing, in its defaults and around references.
+    # TRL 1.16 uses transformers' old names of activation checkpointing, by default and around references.
     "ignore:`gradient_checkpointing(_enable|_disable|_kwargs)?` is deprecated:FutureWarning",
 )
 
@@ -65,7 +65,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     special = ["<unk>", "<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>", "<|system|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=384, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=384,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator(SENTENCES * 4, trainer)
     return PreTrainedTokenizerFast(

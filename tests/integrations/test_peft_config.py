@@ -1,7 +1,6 @@
 """``ZeroInitConfig`` as PEFT stores it, and what it notices when an adapter is loaded."""
 
 import json
-import re
 import warnings
 
 import pytest
@@ -16,7 +15,9 @@ from llama_adapter.adapters.deltas import DELTAS, parse_delta
 from llama_adapter.adapters.presets import PRESETS
 
 LAYERS = st.none() | st.integers(-8, 40).filter(bool) | st.lists(st.integers(0, 40), min_size=1, max_size=5)
-NAMES = st.lists(st.sampled_from(["attention", "mlp", "q_proj", "down_proj", "query"]), min_size=1, max_size=3)
+NAMES = st.lists(
+    st.sampled_from(["attention", "mlp", "q_proj", "down_proj", "query"]), min_size=1, max_size=3
+)
 
 
 @st.composite
@@ -34,7 +35,11 @@ def deltas(draw):
     return options
 
 
-NORMS = st.none() | st.booleans() | st.fixed_dictionaries({}, optional={"targets": NAMES, "final_norm": st.booleans()})
+NORMS = (
+    st.none()
+    | st.booleans()
+    | st.fixed_dictionaries({}, optional={"targets": NAMES, "final_norm": st.booleans()})
+)
 
 OPTIONS = st.fixed_dictionaries(
     {},
@@ -90,41 +95,6 @@ def test_a_preset_is_saved_as_its_options(preset, tmp_path):
     ]
 
 
-def test_options_beside_a_preset_win():
-    config = ZeroInitConfig(preset="v2", prompt_length=3, deltas=["lora"])
-    assert config.prompt_length == 3
-    assert [delta.kind for delta in config.deltas] == ["lora"]
-    assert config.prompt_layers == -1
-
-
-@pytest.mark.parametrize(
-    ("options", "came", "do"),
-    [
-        ({"preset": "v9"}, "'v9'", "Use one of"),
-        ({"prompt_length": -1}, "prompt_length=-1", "Use 0"),
-        ({"prompt_length": 0}, "prompt_length=0", "Set prompt_length, deltas or norms"),
-        ({"gate_init_std": -0.5}, "gate_init_std=-0.5", "Use"),
-        ({"deltas": ["bais"]}, "'bais'", "Use one of"),
-        ({"deltas": [{"kind": "bias", "rank": 4}]}, "rank", "Use only"),
-        ({"deltas": [{"kind": "lora", "rank": 0}]}, "rank=0", "at least 1"),
-        ({"norms": {"target": ["norm"]}}, "target", "Use"),
-        ({"format_version": FORMAT_VERSION + 1}, str(FORMAT_VERSION + 1), "pip install --upgrade"),
-    ],
-)
-def test_wrong_options_say_what_came_and_what_to_do(options, came, do):
-    with pytest.raises(UserError, match=f"(?s){re.escape(came)}.*{re.escape(do)}"):
-        ZeroInitConfig(**options)
-
-
-@pytest.mark.parametrize(("option", "value"), [("gate", "each"), ("gate_activation", "relu")])
-def test_unknown_words_are_refused(option, value):
-    """Set after the fact, since the type checker of the tests would stop them first."""
-    config = ZeroInitConfig()
-    setattr(config, option, value)
-    with pytest.raises(UserError, match=f"{option}='{value}' is unknown. Use one of"):
-        config.__post_init__()
-
-
 def test_a_file_of_a_later_format_is_refused(tiny_llama, tmp_path):
     get_peft_model(tiny_llama(), ZeroInitConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path)
     file = tmp_path / "adapter_config.json"
@@ -134,7 +104,7 @@ def test_a_file_of_a_later_format_is_refused(tiny_llama, tmp_path):
 
 
 class TestFingerprint:
-    """An adapter on another base than its own: a warning that names the difference, never an error of its own."""
+    """An adapter on another base than its own: a warning that names the difference, no error."""
 
     @pytest.fixture
     def adapter_dir(self, tiny_llama, tmp_path):

@@ -1,17 +1,14 @@
-"""The method in processes other than the one that made the adapter: spawned workers, fresh programs, a clash."""
+"""The method in other processes: spawned workers, fresh programs, and a clash of names."""
 
 import multiprocessing
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
 from peft import get_peft_model
-from peft.utils import PeftType
 from transformers import AutoModelForCausalLM
 
 from llama_adapter import ZeroInitConfig
-from llama_adapter.adapters.peft_type import add_peft_type
 
 HERE = Path(__file__).parent
 PEFT_TYPE_FILE = HERE.parents[1] / "llama_adapter" / "adapters" / "peft_type.py"
@@ -79,11 +76,3 @@ def test_a_method_of_the_same_name_in_peft_is_a_clear_error(run_python, tmp_path
     assert "ImportError: peft already has a method 'zero_init'" in message
     assert "TheirModel" in message
     assert "update llama-adapter" in message
-
-
-def test_adding_the_type_twice_is_harmless():
-    members = list(PeftType)
-    assert add_peft_type("ZERO_INIT") is PeftType.ZERO_INIT is PeftType("ZERO_INIT")
-    assert runpy.run_path(str(PEFT_TYPE_FILE))["ZERO_INIT"] is PeftType.ZERO_INIT
-    assert list(PeftType) == members
-    assert add_peft_type("LORA") is PeftType.LORA

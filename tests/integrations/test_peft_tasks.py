@@ -19,7 +19,9 @@ SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 def make_roberta() -> RobertaForSequenceClassification:
     torch.manual_seed(0)
-    config = RobertaConfig(vocab_size=64, max_position_embeddings=40, num_labels=3, initializer_range=0.2, **SMALL)
+    config = RobertaConfig(
+        vocab_size=64, max_position_embeddings=40, num_labels=3, initializer_range=0.2, **SMALL
+    )
     return RobertaForSequenceClassification(config).eval()
 
 

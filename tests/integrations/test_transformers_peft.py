@@ -1,4 +1,4 @@
-"""transformers' own adapter methods, without a PeftModel around the base, and its text-generation pipeline."""
+"""transformers' own adapter methods, without a PeftModel around the base, and its pipeline."""
 
 import pytest
 import torch

@@ -149,7 +149,9 @@ def test_dpo_on_real_preferences(tiny_llama, tokenizer, shared_data, tmp_path, p
     base = logits(tiny_llama(), ids)
     trainer = trl.DPOTrainer(
         model=tiny_llama(),
-        args=trl.DPOConfig(output_dir=str(tmp_path), precompute_ref_log_probs=precompute, **COMMON | {"max_length": 160}),
+        args=trl.DPOConfig(
+            output_dir=str(tmp_path), precompute_ref_log_probs=precompute, **COMMON | {"max_length": 160}
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=ZeroInitConfig(task_type="CAUSAL_LM", preset="v2"),
@@ -200,7 +202,7 @@ def test_sft_goes_on_from_a_trained_adapter(tiny_llama, llama_dir, tokenizer, ch
 
 
 def test_sft_from_a_folder_resumes(llama_dir, tokenizer, chats, tmp_path):
-    """The model given by its path, stopped after a checkpoint and continued: equal to the run never stopped."""
+    """The model given by its path, stopped and continued: equal to the run that never stopped."""
 
     def make(folder, steps):
         return trl.SFTTrainer(
@@ -228,7 +230,9 @@ def test_padding_free_batches_equal_padded_ones(tiny_llama, tokenizer, chats, tm
         torch.manual_seed(7)
         trainer = trl.SFTTrainer(
             model=tiny_llama(),
-            args=trl.SFTConfig(output_dir=str(tmp_path), padding_free=padding_free, **COMMON | {"max_length": None}),
+            args=trl.SFTConfig(
+                output_dir=str(tmp_path), padding_free=padding_free, **COMMON | {"max_length": None}
+            ),
             train_dataset=chats,
             processing_class=tokenizer,
             peft_config=ZeroInitConfig(task_type="CAUSAL_LM"),

@@ -1,4 +1,4 @@
-"""What a spawned worker runs: importable by the child, which knows nothing of the parent but its arguments."""
+"""What a spawned worker runs; the child knows nothing of the parent but its arguments."""
 
 from pathlib import Path
 
