@@ -70,8 +70,9 @@ class ZeroInitNorm(ZeroInitLayer):
 
 
 def _copy_of(norm: nn.Module) -> nn.Module:
-    """A copy of a norm with its weights, free of accelerate's hook, whose own copy would hold all weights of an
-    offloaded model.
+    """A copy of a norm, with the weights that an offloaded norm has only while it runs.
+
+    accelerate's hook stays out of it: copied, it would take along all weights of the offloaded model.
     """
     hook = getattr(norm, "_hf_hook", None)
     with align_module_device(norm):
