@@ -12,7 +12,7 @@ PRESETS = ["v1", "v2", "v21", "chat"]
 
 
 class Int8Linear(nn.Module):
-    """A home-made quantised map: int8 codes and no floating weight, just the sizes that every such class has."""
+    """A home-made quantised map: int8 codes, no floating weight, and the sizes every such class has."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ def test_starts_as_the_base_and_leaves_it_as_it_was(load, preset, ids, logits, s
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_learns_saves_and_reloads(load, preset, ids, logits, tmp_path):
-    """Trained before any pass without gradients: after one, bitsandbytes 0.50 packs its nf4 codes on CPUs with
-    avx512_bf16 into a form that passes no gradients on.
+    """Trained before any pass without gradients: in one, bitsandbytes 0.50 packs nf4 codes for CPUs that have
+    avx512_bf16 into a form through which no gradient passes.
     """
     model = get_peft_model(load(), ZeroInitConfig(task_type="CAUSAL_LM", preset=preset)).train()
     adapter = {name: p for name, p in model.named_parameters() if p.requires_grad}
