@@ -65,7 +65,10 @@ class ZeroInitNorm(ZeroInitLayer):
         """Normalise ``x``, shape (..., H) in and out; further arguments belong to the base layer."""
         for name in reversed(active_in(self)):
             if name in self.zero_init_norm:
-                return self.zero_init_norm[name](x, *args, **kwargs).to(x.dtype)
+                tuned = self.zero_init_norm[name]
+                # LayerNorm's GPU kernels want one precision; PEFT keeps trained weights in float32.
+                same = x.to(tuned.weight.dtype) if isinstance(tuned, nn.LayerNorm) else x
+                return tuned(same, *args, **kwargs).to(x.dtype)
         return self.base_layer(x, *args, **kwargs)
 
 
