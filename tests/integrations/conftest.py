@@ -125,12 +125,12 @@ def ids(tokenizer) -> torch.Tensor:
 def stir() -> Callable[..., nn.Module]:
     """Moves every adapter parameter off its start, as training would, so that the adapter has an effect."""
 
-    def move(model: nn.Module, seed: int = 1, adapter: str = "") -> nn.Module:
+    def move(model: nn.Module, seed: int = 1, adapter: str = "", scale: float = 0.5) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "zero_init_" in name and adapter in name:
-                    noise = torch.randn(parameter.shape, generator=generator) * 0.5
+                    noise = torch.randn(parameter.shape, generator=generator) * scale
                     parameter.add_(noise.to(parameter))
         return model
 
