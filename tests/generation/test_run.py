@@ -5,10 +5,10 @@ import json
 
 import pytest
 import torch
-from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.cli import main
+from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
 
 
 @pytest.fixture

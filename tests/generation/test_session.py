@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from llama_adapter.models import AdapterNotes, write_notes
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from llama_adapter.errors import UserError
 from llama_adapter.generation import GenerateConfig, SamplingConfig
 from llama_adapter.generation.session import Session, choose_device, name_adapters
+from llama_adapter.models import AdapterNotes, write_notes
 
 LIMITS = SamplingConfig(max_new_tokens=12)
 PROMPTS = ["a", "Count: 1 2 3"]

@@ -5,13 +5,13 @@ import json
 
 import pytest
 import torch
-from llama_adapter.models import BaseModelConfig
 from peft import LoraConfig
 from rich.console import Console
 from transformers import LlamaConfig
 
 from llama_adapter.data import DataConfig, SourceConfig
 from llama_adapter.errors import UserError
+from llama_adapter.models import BaseModelConfig
 from llama_adapter.planning import PlanConfig, as_json, as_tables, estimate
 from llama_adapter.training import TrainingConfig
 
