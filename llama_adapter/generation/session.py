@@ -7,9 +7,11 @@ name `base` stands for the model without any. It does not know where prompts com
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import PeftConfig, PeftModel
+from torch import nn
 from transformers import PreTrainedModel
 
 from llama_adapter.errors import UserError
@@ -43,7 +45,7 @@ class Session:
         self.tokenizer = load_tokenizer(base)
         model = load_base(base)
         self.model: PreTrainedModel | PeftModel = load_adapter(model, self.folders) if self.folders else model
-        self.model.to(device)
+        cast("nn.Module", self.model).to(device)
         self._without_adapter = ExitStack()
         self.current = BASE
         self.use(config.use or next(iter(self.folders), BASE))
