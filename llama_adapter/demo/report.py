@@ -155,7 +155,7 @@ def commands(outcome: Outcome) -> list[str]:
     """Command lines that work with what was just saved."""
     base = f"--base {shlex.quote(outcome.config.base)}"
     adapter = f"--adapter {shlex.quote(str(outcome.adapter))}"
-    prompt = '--prompt "Could you remind me of the cheesecake in 25 minutes?"'
+    prompt = '--prompt "Could you remind me of the birthday cake in 25 minutes?"'
     next_dir = shlex.quote(f"{outcome.config.output_dir.rstrip('/')}-2")
     return [
         f"llama-adapter generate {base} {adapter} {prompt}",
