@@ -93,8 +93,12 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
 def decorate_key(key: str) -> None:
     """Decorate the registered attention function ``key`` unless it is decorated or not registered."""
     registered = ALL_ATTENTION_FUNCTIONS.get(key)
-    if registered is not None and not _adds_prompts(registered):
+    if registered is None or _adds_prompts(registered):
+        return
+    if AttentionInterface().get(key) is registered:
         AttentionInterface.register(key, add_prompts(registered))
+    else:  # put over the registered one by item assignment, which wins
+        ALL_ATTENTION_FUNCTIONS[key] = add_prompts(registered)
 
 
 def decorate_eager(module_class: type[nn.Module]) -> None:

@@ -65,6 +65,8 @@ class ZeroInitConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = ZERO_INIT
+        # A fingerprint read from a file is there to be compared; one noted later is there to be saved.
+        self.knows_base = self.base_fingerprint is not None
         self._check_format()
         for name, default in self._defaults().items():
             if getattr(self, name) is None:

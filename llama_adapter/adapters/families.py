@@ -15,6 +15,7 @@ from llama_adapter.errors import UserError
 
 NO_INTERFACE = "its attention does not call transformers' attention interface"
 EXPERTS_3D = "its experts are 3-D parameters, not linear modules"
+NO_K_PROJ = "its layers have no k_proj and v_proj, which the V2 presets leave out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,33 +25,20 @@ class Family:
     model_type: str
     """transformers' ``config.model_type``."""
     unsupported: dict[str, str] = field(default_factory=dict)
-    """Part that raises for this model type (``prompts``, or ``mlp`` targets of linear deltas) -> why."""
+    """Part that raises for this model type -> why: ``prompts``, ``mlp`` targets of linear deltas, or ``v2``,
+    the presets that leave keys and values out."""
 
 
 def _families() -> list[Family]:
-    plain = [
-        *(
-            "llama",
-            "mistral",
-            "qwen2",
-            "qwen3",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-            "phi3",
-            "olmo2",
-            "gpt2",
-            "internlm3",
-        ),
-        *("bert", "roberta", "vit", "dinov2", "clip_vision_model", "siglip_vision_model"),
-    ]
-    return [
-        *(Family(model_type=name) for name in plain),
-        Family(model_type="mixtral", unsupported={"mlp": EXPERTS_3D}),
-        *(
-            Family(model_type=name, unsupported={"prompts": NO_INTERFACE})
-            for name in ("falcon", "bloom", "mpt", "deberta-v2")
-        ),
+    plain = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "internlm3"]
+    plain += ["vit", "dinov2", "clip_vision_model", "siglip_vision_model"]
+    without = {
+        "mixtral": {"mlp": EXPERTS_3D},
+        **{name: {"v2": NO_K_PROJ} for name in ("phi3", "gpt2", "bert", "roberta")},
+        **{name: {"prompts": NO_INTERFACE} for name in ("falcon", "bloom", "mpt", "deberta-v2")},
+    }
+    return [Family(model_type=name) for name in plain] + [
+        Family(model_type=name, unsupported=parts) for name, parts in without.items()
     ]
 
 

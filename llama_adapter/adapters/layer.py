@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from jaxtyping import Float
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 Attach = Callable[[str, nn.Module, str, nn.Module], None]
 """Attaches one part of an adapter: (adapter name, parent module, name in the parent, module) -> None."""
@@ -34,6 +35,24 @@ class ZeroInitLayer(nn.Module, BaseTunerLayer):
             f"Adapters {adapter_names or 'that are active'} do not merge into a live model: gated prompts "
             f"have a softmax of their own, which no weight expresses. Keep them attached or use unload()."
         )
+
+
+class Value(nn.Module):
+    """One adapter's parameter as a module of its own.
+
+    Its path then has the adapter's name between two dots, by which other libraries find what belongs to an
+    adapter: TRL's DPO makes its reference by copying ``.default.`` to ``.ref.``, and a ParameterDict's paths,
+    which end in the name, would be left out without a word.
+    """
+
+    def __init__(self, value: Float[Tensor, "..."]) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+
+def value_of(adapter_name: str, values: nn.ModuleDict) -> Float[Tensor, "..."]:
+    """One adapter's parameter out of the ``Value`` modules of all."""
+    return cast(Value, values[adapter_name]).value
 
 
 def active_in(layer: ZeroInitLayer) -> list[str]:

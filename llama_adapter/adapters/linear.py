@@ -50,8 +50,12 @@ class ZeroInitLinear(ZeroInitLayer):
             self.add_module(attribute, nn.ModuleDict())
             self.adapter_layer_names = (*self.adapter_layer_names, attribute)
         device, dtype = placement(self.base_layer)
-        delta = DELTAS[config.kind][1](config, *(linear_features(self.get_base_layer()) or ()))
-        self._deltas_of(attribute)[adapter_name] = delta.to(device=device, dtype=dtype)
+        delta = DELTAS[config.kind][1](config, *(linear_features(self.get_base_layer()) or ())).to(dtype)
+        if not any(
+            p.is_meta for p in delta.parameters()
+        ):  # PEFT's low_cpu_mem_usage: values come with the file
+            delta = delta.to(device)
+        self._deltas_of(attribute)[adapter_name] = delta
         order.append(attribute)
 
     def delete_adapter(self, adapter_name: str) -> None:

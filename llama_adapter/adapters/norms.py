@@ -7,6 +7,8 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+from accelerate.hooks import ModelHook, remove_hook_from_module
+from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -57,14 +59,28 @@ class ZeroInitNorm(ZeroInitLayer):
     def add_copy(self, adapter_name: str) -> None:
         """Give an adapter a copy of the norm, equal to the base's until it is trained."""
         device, _ = placement(self.base_layer)
-        self.zero_init_norm[adapter_name] = copy.deepcopy(self.get_base_layer()).to(device)
+        self.zero_init_norm[adapter_name] = _copy_of(self.get_base_layer()).to(device)
 
     def forward(self, x: Float[Tensor, "..."], *args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
         """Normalise ``x``, shape (..., H) in and out; further arguments belong to the base layer."""
         for name in reversed(active_in(self)):
             if name in self.zero_init_norm:
-                return self.zero_init_norm[name](x, *args, **kwargs).to(x.dtype)
+                tuned = self.zero_init_norm[name]
+                # LayerNorm's GPU kernels want one precision; PEFT keeps trained weights in float32.
+                same = x.to(tuned.weight.dtype) if isinstance(tuned, nn.LayerNorm) else x
+                return tuned(same, *args, **kwargs).to(x.dtype)
         return self.base_layer(x, *args, **kwargs)
+
+
+def _copy_of(norm: nn.Module) -> nn.Module:
+    """A copy of a norm, with the weights that an offloaded norm has only while it runs.
+
+    accelerate's hook stays out of it: copied, it would take along all weights of the offloaded model.
+    """
+    hook = getattr(norm, "_hf_hook", None)
+    with align_module_device(norm):
+        copied = copy.deepcopy(norm, {} if hook is None else {id(hook): ModelHook()})
+    return remove_hook_from_module(copied)
 
 
 def plan_norms(model: nn.Module, stack: str, layers: list[int], config: NormConfig | None) -> Plan:

@@ -15,7 +15,7 @@ head size.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from llama_adapter.adapters.families import refuse_prompts, warn_if_untested
-from llama_adapter.adapters.layer import Attach, Plan, ZeroInitLayer, active_in
+from llama_adapter.adapters.layer import Attach, Plan, Value, ZeroInitLayer, active_in, value_of
 from llama_adapter.adapters.projections import AttentionShape, attention_shape, project_prompts
 from llama_adapter.adapters.structure import attention_sites, placement
 from llama_adapter.attention import PROMPT_BRANCH, carry_prompts
@@ -50,10 +50,18 @@ class PromptLayer(ZeroInitLayer):
         super().__init__()
         self.layer_name = layer_name
         self.shape = shape
-        self.zero_init_prompt = nn.ParameterDict()
-        self.zero_init_gate = nn.ParameterDict()
-        self.zero_init_new_gate = nn.ParameterDict()
+        self.zero_init_prompt = nn.ModuleDict()
+        self.zero_init_gate = nn.ModuleDict()
+        self.zero_init_new_gate = nn.ModuleDict()
         self._activation: dict[str, str] = {}
+        self._device = torch.device("cpu")
+
+    @property
+    def weight(self) -> NoReturn:
+        """There is none; PEFT's tuner layers would look for it in the layer they wrap, without end."""
+        raise AttributeError(
+            f"The prompts of {self.layer_name!r} wrap no layer, so there is no weight. Read zero_init_prompt."
+        )
 
     def add_prompts(
         self, adapter_name: str, config: PromptConfig, device: torch.device, dtype: torch.dtype
@@ -65,13 +73,20 @@ class PromptLayer(ZeroInitLayer):
         heads = self.shape.num_heads if config.gate == "head" else 1
         prompt = torch.randn(config.length, self.shape.hidden_size) * config.prompt_init_std
         gate = torch.randn(heads, 1, 1) * config.gate_init_std
-        self.zero_init_prompt[adapter_name] = nn.Parameter(prompt.to(device, dtype))
-        self.zero_init_gate[adapter_name] = nn.Parameter(gate.to(device, dtype))
+        self.zero_init_prompt[adapter_name] = Value(prompt.to(device, dtype))
+        self.zero_init_gate[adapter_name] = Value(gate.to(device, dtype))
         if config.new_gate:
-            self.zero_init_new_gate[adapter_name] = nn.Parameter(
-                torch.ones(1, 1, 1, device=device, dtype=dtype)
-            )
+            self.zero_init_new_gate[adapter_name] = Value(torch.ones(1, 1, 1, device=device, dtype=dtype))
         self._activation[adapter_name] = config.gate_activation
+        self._device = device
+
+    def _move_adapter_to_device_of_base_layer(
+        self, adapter_name: str, device: torch.device | None = None
+    ) -> None:
+        """Move prompts and gates beside their attention module: PEFT calls it after a load by way of meta."""
+        for values in (self.zero_init_prompt, self.zero_init_gate, self.zero_init_new_gate):
+            if adapter_name in values and not value_of(adapter_name, values).is_meta:
+                values[adapter_name].to(device or self._device)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete one adapter's prompts and gates."""
@@ -84,11 +99,11 @@ class PromptLayer(ZeroInitLayer):
 
     def effective_gate(self, adapter_name: str) -> Float[Tensor, "Q 1 1"]:
         """Factor on the prompts' attention: the activated gate, times the new gate where there is one."""
-        gate = self.zero_init_gate[adapter_name]
+        gate = value_of(adapter_name, self.zero_init_gate)
         if self._activation[adapter_name] == "tanh":
             gate = torch.tanh(gate)
         if adapter_name in self.zero_init_new_gate:
-            gate = gate * self.zero_init_new_gate[adapter_name]
+            gate = gate * value_of(adapter_name, self.zero_init_new_gate)
         return gate
 
     def attend(
@@ -114,7 +129,7 @@ class PromptLayer(ZeroInitLayer):
         self, name: str, attention: nn.Module, query: Tensor, scaling: float | None, softcap: float | None
     ) -> Tensor:
         """One adapter's part of ``attend``: query (B, Q, T, D) -> (B, T, Q, D)."""
-        prompts = self.zero_init_prompt[name].to(query.dtype).unsqueeze(0)
+        prompts = value_of(name, self.zero_init_prompt).to(query.dtype).unsqueeze(0)
         keys, values = project_prompts(attention, prompts, self.shape.head_size)
         per_group = query.shape[1] // keys.shape[1]
         keys = keys.repeat_interleave(per_group, dim=1)

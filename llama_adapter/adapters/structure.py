@@ -20,6 +20,7 @@ from llama_adapter.errors import UserError
 _LAYER_PATH = re.compile(r"^(?P<stack>.+)\.(?P<index>\d+)\.(?P<rest>.+)$")
 _CROSS_ATTENTION = re.compile(r"cross|encoder_attn|encdec", re.IGNORECASE)
 _ROUTER = re.compile(r"(^|_)(router|gate)$")
+_BEFORE_LAYERS = re.compile(r"emb|pre")
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,23 @@ def linear_sites(model: nn.Module, stack: str) -> list[Site]:
 
 
 def norm_sites(model: nn.Module, stack: str) -> list[Site]:
-    """Norms inside the layers and the one that follows the stack."""
+    """Norms inside the layers and the one that follows the stack.
+
+    The latter sits beside the stack, or beside the encoder that holds it; norms there that come before the
+    layers (Bloom's, CLIP's) are told by their names.
+    """
+    norms = [site for site in stack_sites(model, stack) if _is_norm(site.module)]
     parent = stack.rpartition(".")[0]
-    beside = (
-        Site(name, None, "mlp", module)
-        for name, module in base_modules(model)
-        if name.rpartition(".")[0] == parent and name
-    )
-    return [site for site in (*stack_sites(model, stack), *beside) if _is_norm(site.module)]
+    for place in dict.fromkeys((parent, parent.rpartition(".")[0])):
+        after = [
+            Site(name, None, "mlp", module)
+            for name, module in base_modules(model)
+            if name and name.rpartition(".")[0] == place and _is_norm(module)
+        ]
+        after = [site for site in after if not _BEFORE_LAYERS.search(site.name.rpartition(".")[2])]
+        if after:
+            return norms + after
+    return norms
 
 
 def has_expert_parameters(model: nn.Module, stack: str) -> bool:
@@ -156,6 +166,8 @@ def layer_indices(model: nn.Module, stack: str, option: str, layers: int | list[
 
 def linear_features(module: nn.Module) -> tuple[int, int] | None:
     """Input and output width of a linear map: plain, quantised, GPT-2's transposed; None for others."""
+    if isinstance(module, BaseTunerLayer):  # another adapter's: its base map has the sizes
+        module = module.get_base_layer()
     if isinstance(module, Conv1D):
         return module.weight.shape[0], module.weight.shape[1]
     widths: list[Any] = [getattr(module, name, None) for name in ("in_features", "out_features")]

@@ -11,7 +11,8 @@ import warnings
 from typing import Any
 
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
 from llama_adapter.adapters.config import ZeroInitConfig
@@ -33,7 +34,7 @@ class ZeroInitModel(BaseTuner):
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> PeftConfig:
         """Compare the base with the one the adapter was made for, or remember this one."""
-        if peft_config.base_fingerprint is None:
+        if not peft_config.knows_base:
             peft_config.base_fingerprint = fingerprint(self.model)
         elif found := differences(peft_config.base_fingerprint, self.model):
             warnings.warn(
@@ -87,8 +88,31 @@ class ZeroInitModel(BaseTuner):
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        """Put a base module back; PEFT's own version copies a weight that norms of some models lack."""
-        setattr(parent, child_name, new_module)
+        """Put a base module back; PEFT's own version copies a weight that norms of some models lack.
+
+        A LoRA that was in the base before stays there, where PEFT would take off every layer of every method.
+        """
+        if isinstance(child, ZeroInitLayer):
+            setattr(parent, child_name, child.base_layer)
+
+    def _enable_adapter_layers(self, enabled: bool = True) -> None:
+        """Switch this method's layers; a LoRA that was in the base before belongs to the base."""
+        for module in self.model.modules():
+            if isinstance(module, (ZeroInitLayer, AuxiliaryTrainingWrapper)):
+                module.enable_adapters(enabled)
+
+    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
+        """Freeze the base, with a LoRA that was in it before."""
+        super()._mark_only_adapters_as_trainable(model)
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer) and not isinstance(module, ZeroInitLayer):
+                module.requires_grad_(False)
+
+    @classmethod
+    def _get_adapter_state_dict(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """This method's tensors, without those of a LoRA that was in the base before."""
+        tensors = super()._get_adapter_state_dict(*args, **kwargs)
+        return {name: tensor for name, tensor in tensors.items() if f".{cls.prefix}" in name}
 
 
 def _plan(model: nn.Module, config: ZeroInitConfig) -> Plan:
@@ -124,3 +148,7 @@ def _free_frozen_layers(model: Any, args: tuple[Any, ...]) -> None:
                 f"every frozen layer. Set activation_checkpointing_kwargs={{'use_reentrant': False}}."
             )
     model.disable_input_require_grads()
+    for module in model.modules():  # it forgets hooks that were registered twice, as several trainers do
+        for handle, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__name__", "") == "make_inputs_require_grads":
+                del module._forward_hooks[handle]

@@ -76,8 +76,8 @@ def adapter_parameters(tensors, chat):
         if layer >= FIRST_ADAPTED:
             rows = slice((layer - FIRST_ADAPTED) * PROMPT_LENGTH, (layer - FIRST_ADAPTED + 1) * PROMPT_LENGTH)
             branch = f"{ours}self_attn.prompt_attention.zero_init"
-            yield f"{branch}_prompt.default", "adapter_query.weight", lambda t, r=rows: t[r]
-            yield f"{branch}_gate.default", f"{theirs}attention.gate", lambda t: t[0]
+            yield f"{branch}_prompt.default.value", "adapter_query.weight", lambda t, r=rows: t[r]
+            yield f"{branch}_gate.default.value", f"{theirs}attention.gate", lambda t: t[0]
         for name, target in LINEARS.items() if chat else ():
             scale, bias = f"{theirs}{name}_scale", f"{theirs}{name}_bias"
             yield f"{ours}{target}.zero_init_input_scale.default.value", scale, lambda t: t

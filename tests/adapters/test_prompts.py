@@ -56,10 +56,10 @@ def test_prompts_get_no_gradient_while_gates_are_zero_and_some_after():
     layers = prompt_layers(model)
     with torch.no_grad():
         for layer in layers:
-            layer.zero_init_gate["default"].zero_()
+            layer.zero_init_gate["default"].value.zero_()
     model(tiny.ids(), labels=tiny.ids()).loss.backward()
-    assert all(not layer.zero_init_prompt["default"].grad.any() for layer in layers)
-    assert all(layer.zero_init_gate["default"].grad.abs().min() > 0 for layer in layers)
+    assert all(not layer.zero_init_prompt["default"].value.grad.any() for layer in layers)
+    assert all(layer.zero_init_gate["default"].value.grad.abs().min() > 0 for layer in layers)
 
 
 def test_prompts_learn_after_an_evaluation_pass():
@@ -69,7 +69,7 @@ def test_prompts_learn_after_an_evaluation_pass():
             model(tiny.ids())
         model.zero_grad()
         model(tiny.ids(), labels=tiny.ids()).loss.backward()
-        assert all(layer.zero_init_prompt["default"].grad.any() for layer in prompt_layers(model))
+        assert all(layer.zero_init_prompt["default"].value.grad.any() for layer in prompt_layers(model))
 
 
 @pytest.mark.parametrize(
@@ -78,19 +78,19 @@ def test_prompts_learn_after_an_evaluation_pass():
 )
 def test_gate_shapes(options, shape):
     layer = prompt_layers(tiny.adapted(prompt_length=3, **options))[0]
-    assert layer.zero_init_gate["default"].shape == shape
-    assert layer.zero_init_prompt["default"].shape == (3, 64)
+    assert layer.zero_init_gate["default"].value.shape == shape
+    assert layer.zero_init_prompt["default"].value.shape == (3, 64)
 
 
 def test_new_gate_multiplies_outside_the_activation():
     layer = prompt_layers(tiny.adapted(prompt_length=3, new_gate=True))[0]
-    gate, new = layer.zero_init_gate["default"], layer.zero_init_new_gate["default"]
+    gate, new = layer.zero_init_gate["default"].value, layer.zero_init_new_gate["default"].value
     torch.testing.assert_close(layer.effective_gate("default"), new * torch.tanh(gate))
 
 
 def test_identity_gate_is_used_as_stored():
     layer = prompt_layers(tiny.adapted(prompt_length=3, gate_activation="identity"))[0]
-    assert layer.effective_gate("default") is layer.zero_init_gate["default"]
+    assert layer.effective_gate("default") is layer.zero_init_gate["default"].value
 
 
 def test_one_prompt_adds_its_gated_value_whatever_its_key():
@@ -99,8 +99,8 @@ def test_one_prompt_adds_its_gated_value_whatever_its_key():
     layer = prompt_layers(model)[0]
     attention = model.base_model.model.model.layers[0].self_attn
     query = torch.randn(2, 4, 5, 16)
-    values = attention.v_proj(layer.zero_init_prompt["default"]).view(2, 16).repeat_interleave(2, 0)
-    want = (values * torch.tanh(layer.zero_init_gate["default"]).flatten()[:, None]).expand(2, 5, 4, 16)
+    values = attention.v_proj(layer.zero_init_prompt["default"].value).view(2, 16).repeat_interleave(2, 0)
+    want = (values * torch.tanh(layer.zero_init_gate["default"].value).flatten()[:, None]).expand(2, 5, 4, 16)
     torch.testing.assert_close(layer.attend(attention, query, attention.scaling, None), want)
 
 

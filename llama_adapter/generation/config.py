@@ -1,0 +1,103 @@
+"""Settings of generation: how tokens are chosen, and what the `generate` verb reads and writes.
+
+The verb's settings extend the sampling ones, so every option is a flat `--name`. No torch is imported here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llama_adapter.errors import UserError
+
+
+@dataclass(kw_only=True)
+class SamplingConfig:
+    """How the next token is chosen, and when to stop.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    max_new_tokens: int = 256
+    """Longest answer, in tokens."""
+
+    temperature: float = 0.0
+    """0 takes the most likely token (greedy); above, the logits are divided by it and a token is drawn."""
+
+    top_p: float = 1.0
+    """Draw from the most likely tokens that together hold this share of the probability; 1 takes all."""
+
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that occurred before become less likely."""
+
+    seed: int | None = None
+    """Makes drawing repeatable; the random state outside is left as it was."""
+
+    batch_size: int = 8
+    """Prompts answered at once."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        self._check("max_new_tokens", self.max_new_tokens >= 1, "1 or more")
+        self._check("temperature", self.temperature >= 0, "0 (greedy) or more")
+        self._check("top_p", 0 < self.top_p <= 1, "a value above 0 and up to 1")
+        self._check("repetition_penalty", self.repetition_penalty > 0, "a value above 0")
+        self._check("batch_size", self.batch_size >= 1, "1 or more")
+
+    def _check(self, name: str, holds: bool, wanted: str) -> None:
+        """Refuses a value that does not hold."""
+        if not holds:
+            raise UserError(f"{name} is {getattr(self, name)}. Use {wanted}.")
+
+
+@dataclass(kw_only=True)
+class GenerateConfig(SamplingConfig):
+    """Answer prompts with a base model and its adapters: --prompt, --prompt-file or --interactive."""
+
+    base: str | None = None
+    """Folder or hub name of the base model; by default the one the first adapter was trained on."""
+
+    adapter: list[str] = field(default_factory=list)
+    """Folder of an adapter, or NAME=FOLDER; may be repeated. Without any, the base model answers."""
+
+    use: str | None = None
+    """Name of the adapter that answers; the first one by default, `base` for the base model alone."""
+
+    prompt: list[str] = field(default_factory=list)
+    """A prompt; may be repeated. The answer is printed as it is written."""
+
+    prompt_file: str | None = None
+    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages` or `instruction`."""
+
+    output: str | None = None
+    """JSONL file for the answers, instead of printing them."""
+
+    interactive: bool = False
+    """Chat in the terminal; /help lists the commands."""
+
+    template: str = "auto"
+    """How a prompt becomes text: `chat`, `alpaca`, `plain`; `auto`: as the adapter was trained."""
+
+    system: str | None = None
+    """System message, put before every conversation."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the base weights; `auto` keeps the one they were saved in."""
+
+    device: str = "auto"
+    """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        """Checks that exactly one kind of input was asked for."""
+        super().__post_init__()
+        asked = {
+            "--prompt": bool(self.prompt),
+            "--prompt-file": self.prompt_file is not None,
+            "--interactive": self.interactive,
+        }
+        given = [name for name, present in asked.items() if present]
+        if len(given) != 1:
+            raise UserError(f"Got {' and '.join(given) or 'no prompt'}. Use one of {', '.join(asked)}.")
+        if self.interactive and self.output is not None:
+            raise UserError(
+                f"output is {self.output!r}, but a chat is not written. Use --prompt or --prompt-file."
+            )

@@ -1,0 +1,140 @@
+"""Prompt files: from lines or JSON records to conversations that end with the user's turn.
+
+Unlike the readers of training data, an answer is not needed: trailing assistant turns are left out, so a
+training or evaluation file can be asked as it is. It knows neither templates nor models.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_adapter.data import Turn
+from llama_adapter.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One conversation to continue."""
+
+    place: str
+    """`file:line`, counted from 1."""
+    turns: list[Turn]
+    """Ends with the user's turn."""
+
+
+def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
+    """Reads a prompt file.
+
+    Args:
+        path: `.jsonl` and `.json` hold records, anything else one prompt per line; empty lines are left out.
+        system: a system message for conversations that have none.
+
+    Raises:
+        UserError: the file cannot be read, is empty, or a record has no prompt; file and line are named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{path}: {reason}. Provide a file with prompts.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}. Use UTF-8 text.") from error
+    readers = {".jsonl": _json_lines, ".json": _json_array}
+    rows = readers.get(path.suffix.lower(), _plain_lines)(text, str(path))
+    prompts = [Prompt(place, with_system(_turns(row, place), system)) for place, row in rows]
+    if not prompts:
+        raise UserError(f"{path}: holds no prompts. Use one per line, or JSON records.")
+    return prompts
+
+
+def with_system(turns: list[Turn], system: str | None) -> list[Turn]:
+    """Puts a system message first, unless there is none or the conversation has its own."""
+    if system is None or turns[0].role == "system":
+        return turns
+    return [Turn("system", system), *turns]
+
+
+def _plain_lines(text: str, path: str) -> Iterator[tuple[str, Any]]:
+    """Each line that is not empty, with its place."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", {"prompt": line}
+
+
+def _json_lines(text: str, path: str) -> Iterator[tuple[str, Any]]:
+    """Each line's JSON value, with its place."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", _parse_json(line, f"{path}:{number}")
+
+
+def _json_array(text: str, path: str) -> Iterator[tuple[str, Any]]:
+    """Each item of a JSON array, with its number."""
+    rows = _parse_json(text, path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: holds a {type(rows).__name__}. Use an array of records, or .jsonl.")
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}:{number}", row
+
+
+def _parse_json(text: str, place: str) -> Any:
+    """One JSON value."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{place}: {text[:40]!r} is not valid JSON ({error}). Use one JSON record."
+        ) from error
+
+
+def _turns(row: Any, place: str) -> list[Turn]:
+    """The conversation of one record, up to the last question."""
+    if isinstance(row, str):
+        row = {"prompt": row}
+    reader = next((read for key, read in _READERS.items() if isinstance(row, dict) and key in row), None)
+    if reader is None:
+        raise UserError(
+            f"{place}: {str(row)[:80]!r} has no prompt. Use one of the keys {', '.join(_READERS)}."
+        )
+    try:
+        turns = reader(row)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{place}: {error} in {str(row)[:80]!r}. Use texts for role and content.") from error
+    while turns and turns[-1].role != "user":
+        turns.pop()
+    if not turns:
+        raise UserError(f"{place}: {str(row)[:80]!r} has no question. Add a user's turn.")
+    return turns
+
+
+def _turn(role: Any, text: Any, context: Any = "") -> Turn:
+    """A turn, if all of it is text."""
+    for value in (role, text, context):
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is not a text: use a string")
+    return Turn(role, text, context)
+
+
+def _from_messages(row: dict[str, Any]) -> list[Turn]:
+    """Chat messages with role and content."""
+    return [_turn(message["role"], message["content"]) for message in row["messages"]]
+
+
+def _from_instruction(row: dict[str, Any]) -> list[Turn]:
+    """An Alpaca record; its `input` may be missing, null or empty."""
+    return [_turn("user", row["instruction"], row.get("input") or "")]
+
+
+def _from_prompt(row: dict[str, Any]) -> list[Turn]:
+    """A single prompt."""
+    return [_turn("user", row["prompt"])]
+
+
+_READERS: dict[str, Callable[[dict[str, Any]], list[Turn]]] = {
+    "messages": _from_messages,
+    "instruction": _from_instruction,
+    "prompt": _from_prompt,
+}
+"""Key a record is known by -> what turns it into a conversation, in this order."""

@@ -1,0 +1,138 @@
+"""A loaded base model with its adapters by name, and the generator of whichever is chosen.
+
+Unusual: every adapter brings its own prompt template, so changing the adapter changes the template too; the
+name `base` stands for the model without any. It does not know where prompts come from or where answers go.
+"""
+
+import re
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel
+
+from llama_adapter.errors import UserError
+from llama_adapter.generation.config import GenerateConfig
+from llama_adapter.generation.generator import Generator
+from llama_adapter.models import (
+    BaseModelConfig,
+    check_adapter,
+    load_adapter,
+    load_base,
+    load_tokenizer,
+    read_notes,
+)
+
+BASE = "base"
+
+
+class Session:
+    """The models of one run of the `generate` verb."""
+
+    def __init__(self, config: GenerateConfig) -> None:
+        """Loads base and adapters.
+
+        Raises:
+            UserError: a folder is missing, holds something else, or an adapter does not fit the base model.
+        """
+        self.config = config
+        self.folders = name_adapters(config.adapter)
+        base = BaseModelConfig(name_or_path=config.base or self._recorded_base(), dtype=config.dtype)
+        device = choose_device(config.device)
+        self.tokenizer = load_tokenizer(base)
+        model = load_base(base)
+        self.model: PreTrainedModel | PeftModel = load_adapter(model, self.folders) if self.folders else model
+        self.model.to(device)
+        self._without_adapter = ExitStack()
+        self.current = BASE
+        self.use(config.use or next(iter(self.folders), BASE))
+
+    @property
+    def names(self) -> list[str]:
+        """What can be chosen."""
+        return [*self.folders, BASE]
+
+    def use(self, name: str) -> Generator:
+        """Switches to an adapter, or to the base model alone.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if name not in self.names:
+            raise UserError(f"There is no adapter {name!r}. Use one of: {', '.join(self.names)}.")
+        if isinstance(self.model, PeftModel):
+            self._without_adapter.close()
+            if name == BASE:
+                self._without_adapter.enter_context(self.model.disable_adapter())
+            else:
+                self.model.set_adapter(name)
+        self.current = name
+        return self.generator()
+
+    def generator(self) -> Generator:
+        """The generator of the chosen adapter, with the template it was trained with or the one asked for."""
+        template = None if self.config.template == "auto" else self.config.template
+        if template is None and self.current in self.folders:
+            template = read_notes(self.folders[self.current]).template
+        return Generator(self.model, self.tokenizer, template)
+
+    def _recorded_base(self) -> str:
+        """The base model that the first adapter names.
+
+        Raises:
+            UserError: no adapter was given, or it names none.
+        """
+        if not self.folders:
+            raise UserError(
+                f"base is {self.config.base}. Add --base FOLDER, or an --adapter that names its base."
+            )
+        name, folder = next(iter(self.folders.items()))
+        check_adapter(folder)
+        recorded = read_notes(folder).base or PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+        if not recorded:
+            raise UserError(
+                f"The adapter {name!r} does not say which base it was trained on. Add --base FOLDER."
+            )
+        return str(recorded)
+
+
+def name_adapters(given: list[str]) -> dict[str, Path]:
+    """Names for `FOLDER` and `NAME=FOLDER`; a folder without a name goes by its own.
+
+    Raises:
+        UserError: two have the same name, or a name is reserved.
+    """
+    folders: dict[str, Path] = {}
+    for entry in given:
+        name, named, folder = entry.partition("=")
+        if not named or not re.fullmatch(r"[\w-]+", name):
+            folder = entry
+            name = re.sub(r"[^\w-]", "_", Path(entry).resolve().name)
+        if name in folders or name == BASE:
+            raise UserError(
+                f"The adapter name {name!r} in {entry!r} is taken. Use --adapter ANOTHER_NAME=FOLDER."
+            )
+        folders[name] = Path(folder)
+    return folders
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device asked for, or with `auto` the fastest kind that is here.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    here = [
+        name for name, module in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if module.is_available()
+    ]
+    here.append("cpu")
+    try:
+        device = torch.device(here[0] if wanted == "auto" else wanted)
+    except RuntimeError as error:
+        raise UserError(
+            f"device is {wanted!r}, which torch does not know. Use one of: {', '.join(here)}."
+        ) from error
+    if device.type in ("cuda", "mps") and device.type not in here:
+        raise UserError(f"device is {wanted!r}, but this machine has none. Use one of: {', '.join(here)}.")
+    return device

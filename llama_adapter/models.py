@@ -1,0 +1,327 @@
+"""Loading: base models, tokenizers and adapters, with errors that say what was found instead.
+
+What is unusual: padding is decided from the tokenizer alone, by the same rule for training and generation,
+and never adds a token (that would change the size of the embeddings). Beside every adapter lies a small notes
+file that names its prompt template, so that generation asks exactly as training did. This module does not
+know training or data.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from peft import PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from llama_adapter.errors import UserError
+
+NOTES_NAME = "llama_adapter.json"
+_NOTES_FORMAT = 1
+
+_PAD_LIKE = (
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_0|>",
+    "<|endoftext|>",
+)
+"""Tokens that models ship for padding without declaring them, tried in this order."""
+
+
+@dataclass(kw_only=True)
+class BaseModelConfig:
+    """The pretrained model that stays frozen."""
+
+    name_or_path: str
+    """Folder of a Hugging Face model, or its name on the hub."""
+
+    dtype: Literal["auto", "float32", "fp32", "bfloat16", "bf16", "float16", "fp16"] = "auto"
+    """Precision of the base weights; ``auto`` keeps the one they were saved in. Adapter weights stay in
+    float32."""
+
+    attn_implementation: str | None = None
+    """Attention kernel: ``sdpa``, ``eager``, ``flex_attention``, ``flash_attention_2`` ...; None lets
+    transformers choose."""
+
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+
+    trust_remote_code: bool = False
+    """Run model code that comes with the weights. Only for sources you trust."""
+
+    device_map: str | None = None
+    """How to spread the weights over devices, for example ``auto``; None loads onto one device."""
+
+
+@dataclass(kw_only=True)
+class AdapterNotes:
+    """What generation must know about an adapter beyond its weights."""
+
+    template: str | None = None
+    """Name of the prompt template it was trained with."""
+
+    base: str | None = None
+    """The base model it was trained on."""
+
+    max_length: int | None = None
+    """Longest token sequence it was trained on."""
+
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def load_base(config: BaseModelConfig) -> PreTrainedModel:
+    """Load the base model, frozen, in evaluation mode.
+
+    Raises:
+        UserError: When there is no such model, or it is in another format, or a kernel that was asked for is
+            not active.
+    """
+    check_base(config.name_or_path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            config.name_or_path,
+            dtype=_DTYPES.get(config.dtype, config.dtype),
+            attn_implementation=config.attn_implementation,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            device_map=config.device_map,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"The base model {config.name_or_path!r} could not be loaded: {_first_line(error)} "
+            "Set base.name_or_path and the other settings under `base`."
+        ) from error
+    _check_attention(model, config)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the base model, with a pad token.
+
+    Raises:
+        UserError: When there is none, or nothing in it can serve for padding.
+    """
+    check_base(config.name_or_path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"The tokenizer of {config.name_or_path!r} could not be loaded: {_first_line(error)} "
+            "Add the tokenizer files (tokenizer.json or tokenizer.model) into the model's folder."
+        ) from error
+    return ensure_pad_token(tokenizer)
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a tokenizer without a pad token one from its own vocabulary; one that has it stays as it is.
+
+    The order is: a token shipped for padding, the unknown token, the end token. Padding is masked and carries
+    no label, so sharing a token with another use changes nothing.
+
+    Raises:
+        UserError: When the tokenizer has none of these.
+    """
+    if tokenizer.pad_token is not None:
+        return tokenizer
+    vocabulary = tokenizer.get_vocab()
+    candidates = [token for token in _PAD_LIKE if token in vocabulary]
+    candidates += [token for token in (tokenizer.unk_token, tokenizer.eos_token) if token is not None]
+    if not candidates:
+        raise UserError(
+            f"The tokenizer {tokenizer.name_or_path!r} has no pad, unknown or end token. "
+            "Set `pad_token` in its tokenizer_config.json to a token that never occurs in text."
+        )
+    tokenizer.pad_token = candidates[0]
+    return tokenizer
+
+
+def check_base(name_or_path: str) -> None:
+    """Look at a local path before transformers does, so that the message names what lies there.
+
+    Raises:
+        UserError: When a path does not exist or holds no Hugging Face model.
+    """
+    folder = Path(name_or_path).expanduser()
+    if folder.is_file():
+        raise UserError(
+            f"The base model {name_or_path!r} is a file. Use the folder that holds it and its config.json."
+        )
+    if not folder.is_dir():
+        if _is_hub_name(name_or_path):
+            return
+        raise UserError(
+            f"The base model folder {name_or_path!r} does not exist. "
+            "Use an existing folder, or a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct."
+        )
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"The folder {name_or_path!r} holds no config.json. {_what_lies_in(folder)} "
+            "Use the folder of a Hugging Face model."
+        )
+
+
+def attach_adapter(model: PreTrainedModel, config: PeftConfig, name: str = "default") -> PeftModel:
+    """Attach a new adapter to a frozen base model; the config is copied, since PEFT writes into it.
+
+    Raises:
+        UserError: When the adapter does not fit the model or would train nothing.
+    """
+    config = copy.deepcopy(config)
+    config.task_type = config.task_type or TaskType.CAUSAL_LM
+    try:
+        adapted = get_peft_model(model, config, adapter_name=name)
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"The adapter {config.peft_type} does not fit {type(model).__name__}: {_first_line(error)} "
+            "Set others under `adapter`."
+        ) from error
+    if not any(parameter.requires_grad for parameter in adapted.parameters()):
+        raise UserError(
+            f"The adapter {config.peft_type} has no trainable parameters on {type(model).__name__}. "
+            "Choose at least one part (prompts, deltas, norms) under `adapter`."
+        )
+    return adapted
+
+
+def load_adapter(
+    model: PreTrainedModel, dirs: Mapping[str, str | Path], trainable: bool = False
+) -> PeftModel:
+    """Load saved adapters onto a base model; the first one is active.
+
+    Args:
+        model: The base model.
+        dirs: Folder of each adapter, by the name it gets.
+        trainable: Whether they can be trained further.
+
+    Raises:
+        UserError: When a folder holds no adapter, or it does not fit the model.
+    """
+    if not dirs:
+        raise UserError(
+            f"No adapter was given ({dict(dirs)}). Use at least one folder that holds an adapter_config.json."
+        )
+    adapted: PeftModel | None = None
+    for name, folder in dirs.items():
+        check_adapter(folder)
+        try:
+            if adapted is None:
+                adapted = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, is_trainable=trainable
+                )
+            else:
+                adapted.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"The adapter in {str(folder)!r} could not be loaded onto {type(model).__name__}: "
+                f"{_first_line(error)} Use the base model it was trained on; its README.md names it."
+            ) from error
+    if adapted is None:
+        raise UserError(f"No adapter could be loaded from {list(dirs)}. Use at least one folder.")
+    adapted.set_adapter(next(iter(dirs)))
+    return adapted if trainable else adapted.eval()
+
+
+def check_adapter(folder: str | Path) -> None:
+    """Check that a folder holds a PEFT adapter.
+
+    Raises:
+        UserError: When it does not; names an adapter nearby if there is one.
+    """
+    path = Path(folder)
+    if (path / "adapter_config.json").is_file():
+        return
+    nearby = sorted(found.parent for found in path.glob("*/adapter_config.json"))
+    hint = (
+        f"Did you mean {str(nearby[-1])!r}?"
+        if nearby
+        else "Use the folder that `train` saved (OUTPUT_DIR/adapter)."
+    )
+    state = "holds no adapter_config.json" if path.is_dir() else "does not exist"
+    raise UserError(f"The adapter folder {str(folder)!r} {state}. Use one that does. {hint}")
+
+
+def write_notes(folder: str | Path, notes: AdapterNotes) -> None:
+    """Write the notes file of an adapter."""
+    content = {"format": _NOTES_FORMAT, **asdict(notes)}
+    (Path(folder) / NOTES_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_notes(folder: str | Path) -> AdapterNotes:
+    """The notes of an adapter; empty ones when it was saved by another program.
+
+    Raises:
+        UserError: When the file is damaged, or of a later format.
+    """
+    path = Path(folder) / NOTES_NAME
+    if not path.is_file():
+        return AdapterNotes()
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{str(path)!r} is not valid JSON ({error}). Delete it, or use a copy of the adapter."
+        ) from error
+    if content.get("format") != _NOTES_FORMAT:
+        raise UserError(
+            f"{str(path)!r} has format {content.get('format')!r}, this version reads {_NOTES_FORMAT}. "
+            "Install a newer one (`pip install -U llama-adapter`)."
+        )
+    known = AdapterNotes.__dataclass_fields__
+    return AdapterNotes(**{key: value for key, value in content.items() if key in known})
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """Numbers of trainable and of all parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
+
+
+def _check_attention(model: PreTrainedModel, config: BaseModelConfig) -> None:
+    active = getattr(model.config, "_attn_implementation", None)
+    if config.attn_implementation is not None and active != config.attn_implementation:
+        raise UserError(
+            f"attn_implementation={config.attn_implementation!r} was asked for, but {type(model).__name__} "
+            f"uses {active!r}. Choose a kernel that this model and machine support, or leave it out."
+        )
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether this could be ``owner/name`` or ``name`` on the hub rather than a path."""
+    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and "\\" not in name
+
+
+def _what_lies_in(folder: Path) -> str:
+    """What a folder without config.json holds, and what to do."""
+    if (folder / "adapter_config.json").is_file():
+        return "It holds an adapter; give the base model here and the adapter under `--adapter`."
+    if any(folder.glob("*.gguf")):
+        return (
+            "It holds a GGUF file; load it once with from_pretrained(..., gguf_file=...) "
+            "and save_pretrained it as a Hugging Face folder."
+        )
+    if any(folder.glob("consolidated.*.pth")) or (folder / "params.json").is_file():
+        return "It holds Meta's own format; convert it with transformers' convert_llama_weights_to_hf script."
+    inner = sorted(found.parent.name for found in folder.glob("*/config.json"))
+    if inner:
+        return f"Did you mean its folder {inner[0]!r}?"
+    return "It may be the wrong one."
+
+
+def _first_line(error: BaseException) -> str:
+    """The first sentence of a library's message, closed with a full stop."""
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line if line.endswith((".", "?", "!")) else f"{line}."

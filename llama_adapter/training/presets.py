@@ -1,0 +1,60 @@
+"""Published hyper-parameters as data: one table per recipe, applied to whatever was left at its default.
+
+What is unusual: the learning rate is not in the tables. The recipes give a base rate per 256 rows, so the
+rate that is used follows from the rows of one optimiser step, and those are part of the recipe too (32). The
+tables do not know the adapter itself; its own presets (prompt length, layers, gates) belong to the adapter's
+config.
+"""
+
+from typing import Any, Literal
+
+PresetName = Literal["v1", "v2"]
+
+ROWS_PER_RATE = 256
+"""The base learning rate of the recipes is stated for this many rows per optimiser step."""
+
+_COMMON: dict[str, Any] = {
+    "schedule": "published",
+    "loss_reduction": "published",
+    "weight_decay_rule": "published",
+    "min_learning_rate": 0.0,
+    "weight_decay": 0.02,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 0.0,
+    "per_device_train_batch_size": 4,
+    "dataloader_drop_last": True,
+    "seed": 0,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "v1": {**_COMMON, "base_learning_rate": 9e-3, "num_train_epochs": 5.0, "warmup_epochs": 2.0},
+    "v2": {**_COMMON, "base_learning_rate": 1e-3, "num_train_epochs": 4.0, "warmup_epochs": 1.0},
+}
+"""``v1``: language-only LLaMA-Adapter. ``v2``: the instruction stage of LLaMA-Adapter V2 (bias, scale and
+norm tuning)."""
+
+PRESET_ROWS: dict[str, int] = {"v1": 32, "v2": 32}
+"""Rows of one optimiser step, over all devices and accumulation steps, that the recipe was run with."""
+
+
+def scaled_learning_rate(base_learning_rate: float, rows: int) -> float:
+    """The rate used for a base rate stated per 256 rows.
+
+    Args:
+        base_learning_rate: Rate per 256 rows.
+        rows: Rows of one optimiser step, over devices and accumulation.
+    """
+    return base_learning_rate * rows / ROWS_PER_RATE
+
+
+def accumulation_for(preset: str, rows_per_pass: int) -> int:
+    """Accumulation steps with which a recipe keeps its rows per step; 1 when they do not divide.
+
+    Args:
+        preset: Name of the recipe.
+        rows_per_pass: Rows of one forward pass over all devices.
+    """
+    rows = PRESET_ROWS[preset]
+    return rows // rows_per_pass if rows % rows_per_pass == 0 else 1

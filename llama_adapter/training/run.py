@@ -1,0 +1,192 @@
+"""The ``train`` command: from one config to a saved adapter.
+
+What is unusual: nothing is built twice. Model, tokenizer, data and trainer each come from their own config,
+and a program can call the same pieces one by one. This module holds no training logic.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from peft import LoraConfig, PeftConfig
+from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from llama_adapter.adapters.config import ZeroInitConfig
+from llama_adapter.data import DataConfig, PaddingCollator, build_datasets
+from llama_adapter.errors import UserError
+from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, load_tokenizer
+from llama_adapter.training.checkpoint import checkpoint_folders
+from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.summary import end_table, start_table
+from llama_adapter.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+AdapterConfig: TypeAlias = ZeroInitConfig | LoraConfig | PeftConfig
+"""The adapter of a run: options of ``zero_init`` or of LoRA; any other PEFT config by ``class_path``."""
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Everything that decides a training run."""
+
+    base: BaseModelConfig
+    """The frozen model."""
+
+    adapter: AdapterConfig
+    """What is trained."""
+
+    data: DataConfig
+    """Records, template and lengths."""
+
+    training: TrainingConfig
+    """Optimisation, evaluation, checkpoints, logging."""
+
+
+def train(config: TrainConfig) -> int:
+    """Train an adapter, save it to ``OUTPUT_DIR/adapter`` and print what came out.
+
+    Raises:
+        UserError: When the config, the data or the machine do not allow the run.
+    """
+    args = config.training
+    output_dir = Path(args.output_dir or ".")
+    resume = args.resume_from_checkpoint or args.resume
+    if args.should_save:
+        prepare_output_dir(output_dir, resuming=bool(resume), overwrite=args.overwrite_output_dir)
+        write_run_file(output_dir, config)
+    trainer = build_trainer(config)
+    trainer.accelerator.wait_for_everyone()
+    trainer.console.print(start_table(trainer))
+    trainer.train(resume_from_checkpoint=resume)
+    if trainer.eval_dataset is not None and not _evaluated_last_step(trainer):
+        trainer.evaluate()
+    adapter = output_dir / "adapter"
+    trainer.save_adapter(adapter)
+    trainer.console.print(end_table(trainer, adapter))
+    command = f'llama-adapter generate --base {config.base.name_or_path} --adapter {adapter} --prompt "..."'
+    trainer.console.print(f"Try it: {command}", highlight=False, soft_wrap=True)
+    trainer.end()
+    return 0
+
+
+def build_trainer(config: TrainConfig) -> Trainer:
+    """Load the base, attach the adapter, build the data and the trainer, in this order.
+
+    Raises:
+        UserError: When one of them does not fit.
+    """
+    args = config.training
+    if args.process_index > 0:
+        disable_progress_bar()
+    tokenizer = load_tokenizer(config.base)
+    model = load_base(config.base)
+    set_seed(
+        args.seed
+    )  # the adapter's first weights: the same on every rank, and in every run with this seed
+    adapted = attach_adapter(model, config.adapter)
+    with args.main_process_first(desc="tokenising the data"):
+        data = build_datasets(config.data, tokenizer)
+    evaluation = data.evaluation if data.evaluation is not None and _has_rows(data.evaluation) else None
+    _check_evaluation(args, evaluation)
+    trainer = Trainer(
+        model=adapted,
+        args=args,
+        train_dataset=data.train,
+        eval_dataset=evaluation,
+        data_collator=PaddingCollator(_pad_id(tokenizer)),
+        processing_class=tokenizer,
+        notes=AdapterNotes(
+            template=config.data.template, base=config.base.name_or_path, max_length=config.data.max_length
+        ),
+    )
+    trainer.console.print(data.report)
+    return trainer
+
+
+def prepare_output_dir(output_dir: Path, resuming: bool, overwrite: bool) -> None:
+    """Keep a new run from mixing with an old one.
+
+    Args:
+        output_dir: Folder of the run.
+        resuming: Whether the run continues what is there.
+        overwrite: Whether earlier checkpoints may be deleted.
+
+    Raises:
+        UserError: When checkpoints are there and neither was asked for.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    earlier = checkpoint_folders(output_dir)
+    if resuming or not earlier:
+        return
+    if not overwrite:
+        raise UserError(
+            f"{str(output_dir)!r} holds checkpoints of an earlier run, up to {earlier[0].name}. "
+            "Use --training.resume true to continue it, choose another --training.output_dir, "
+            "or delete it with --training.overwrite_output_dir true."
+        )
+    for folder in earlier:
+        shutil.rmtree(folder)
+
+
+def write_run_file(output_dir: Path, config: TrainConfig) -> None:
+    """Write ``run.json``: every setting of the run and the versions it ran with."""
+    packages = ("llama-adapter", "torch", "transformers", "peft", "accelerate", "datasets")
+    content = {
+        "versions": {name: version(name) for name in packages},
+        "base": _settings(config.base),
+        "adapter": _settings(config.adapter),
+        "data": _settings(config.data),
+        "training": config.training.to_dict(),
+    }
+    text = json.dumps(content, indent=1, default=str)
+    (output_dir / "run.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _settings(config: Any) -> Any:
+    if isinstance(config, PeftConfig):
+        return {
+            key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()
+        }
+    return asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+
+
+def _check_evaluation(args: TrainingConfig, evaluation: Any) -> None:
+    """Evaluation that was asked for needs records."""
+    asked = args.eval_on_start or args.eval_strategy != "no" or args.load_best_model_at_end
+    if asked and evaluation is None:
+        raise UserError(
+            f"training.eval_strategy={str(args.eval_strategy)!r} with eval_on_start={args.eval_on_start} "
+            "meets an empty data.evaluation. Set a file there, or eval_strategy=no and eval_on_start=false."
+        )
+
+
+def _evaluated_last_step(trainer: Trainer) -> bool:
+    """Whether the weights that are saved have been evaluated already."""
+    if trainer.args.load_best_model_at_end:
+        return False
+    steps = [record["step"] for record in trainer.state.log_history if "eval_loss" in record]
+    return bool(steps) and steps[-1] == trainer.state.global_step
+
+
+def _has_rows(dataset: Any) -> bool:
+    return not hasattr(dataset, "__len__") or len(dataset) > 0
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The pad token's id.
+
+    Raises:
+        UserError: When the tokenizer has none.
+    """
+    identifier = tokenizer.pad_token_id
+    if not isinstance(identifier, int):
+        raise UserError(
+            f"The tokenizer's pad token id is {identifier!r}. Set pad_token in its tokenizer_config.json."
+        )
+    return identifier

@@ -1,0 +1,157 @@
+"""Checkpoints and resuming, as a layer between transformers' Trainer and ours.
+
+The host writes a checkpoint file by file into the folder that carries its name; here it writes into a staging
+folder, which gets its manifest and its name when everything is on disk, and only then are older checkpoints
+deleted. What is unusual: the trick is one method, ``_get_output_dir``, that answers with the staging folder
+while a checkpoint is written, so whatever the host puts into checkpoints (also sharded ones) is kept. This
+layer does not know losses or schedules.
+"""
+
+import shutil
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any
+
+import transformers
+from accelerate.utils import broadcast_object_list
+from peft import PeftModel
+from rich.console import Console
+from torch import nn
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import TrainOutput
+
+from llama_adapter.models import AdapterNotes, write_notes
+from llama_adapter.training import checkpoint as files
+from llama_adapter.training.model_card import write_card
+from llama_adapter.training.resume import check_same_adapter, choose_checkpoint, warn_about_changes
+
+
+class CheckpointingTrainer(transformers.Trainer):
+    """Saves complete checkpoints or none, and resumes from the last complete one."""
+
+    def __init__(self, *args: Any, notes: AdapterNotes | None = None, **kwargs: Any) -> None:
+        """Set up as the host class does.
+
+        Args:
+            *args: As for ``transformers.Trainer``.
+            notes: What is saved beside the adapter for generation.
+            **kwargs: As for ``transformers.Trainer``.
+        """
+        super().__init__(*args, **kwargs)
+        self.notes = notes or AdapterNotes()
+        self.console = Console(quiet=not self.is_world_process_zero())
+        self._staging: Path | None = None
+        self._to_push: list[str] = []
+
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The model without what accelerate put around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train; ``resume_from_checkpoint=True`` continues from the last complete checkpoint.
+
+        Without one, it says so and starts fresh.
+
+        Raises:
+            UserError: When a named checkpoint is damaged, or belongs to another adapter.
+        """
+        start = self._checkpoint_to_load(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(start, trial, ignore_keys_for_eval)
+
+    def _checkpoint_to_load(self, request: str | bool) -> str | None:
+        """Rank 0 decides, the others follow."""
+        chosen: list[str | None] = [None]
+        if self.is_world_process_zero():
+            choice = choose_checkpoint(Path(self.args.output_dir or "."), request)
+            self.console.print(choice.message, highlight=False, soft_wrap=True)
+            chosen = [choice.path]
+        chosen = broadcast_object_list(chosen)
+        if chosen[0] is not None:
+            path = Path(chosen[0])
+            if isinstance(self.model, PeftModel):
+                check_same_adapter(path, self.model.active_peft_config)
+            warn_about_changes(path, self._facts())
+        return chosen[0]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the adapter (no base weights) with its README and what generation needs to know."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and isinstance(self.model, PeftModel):
+            folder = Path(output_dir or self.args.output_dir or ".")
+            config = self.model.active_peft_config
+            base = self.notes.base or config.base_model_name_or_path or "the base model"
+            write_card(folder, base, str(config.peft_type), self.notes.template)
+            write_notes(folder, self.notes)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Save the final adapter, as complete or absent as a checkpoint."""
+        staging = folder.with_name(f".incomplete-{folder.name}")
+        written = staging / folder.name  # the README tells this name
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(written))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            (written / TRAINING_ARGS_NAME).unlink(
+                missing_ok=True
+            )  # a pickle, which loading an adapter must not need
+            files.publish(written, folder, self._facts())
+            staging.rmdir()
+        self.accelerator.wait_for_everyone()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Let the host write into a staging folder, then close and rename it; only then delete older ones."""
+        output_dir = Path(self._get_output_dir(trial))
+        final = output_dir / f"checkpoint-{self.state.global_step}"
+        staging = files.staging_folder(output_dir, self.state.global_step)
+        if self.args.should_save:
+            files.clear_staging(output_dir)
+            staging.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self._staging = staging
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging = None
+        self.accelerator.wait_for_everyone()
+        best = self.state.best_model_checkpoint
+        if best is not None and Path(best) == staging / final.name:
+            self.state.best_model_checkpoint = str(final)
+        if self.args.should_save:
+            self.state.save_to_json(str(staging / final.name / TRAINER_STATE_NAME))
+            files.publish(staging / final.name, final, self._facts())
+            staging.rmdir()
+            best = self.state.best_model_checkpoint
+            files.prune(output_dir, self.args.save_total_limit, [final, *([Path(best)] if best else [])])
+        self.accelerator.wait_for_everyone()
+        while self._to_push:
+            super()._push_from_checkpoint(str(output_dir / Path(self._to_push.pop()).name))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """The run's folder; the staging folder while a checkpoint is being written."""
+        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Upload to the hub; while a checkpoint is being written, remember to do so once it has its name."""
+        if self._staging is not None:
+            self._to_push.append(checkpoint_folder)
+        else:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _facts(self) -> dict[str, Any]:
+        """What decides the order of records; kept in manifests and compared when resuming."""
+        data = self.train_dataset
+        return {
+            "world_size": self.args.world_size,
+            "per_device_train_batch_size": self.args.per_device_train_batch_size,
+            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            "data_seed": self.args.data_seed,
+            "train_records": len(data) if isinstance(data, Sized) else None,
+        }

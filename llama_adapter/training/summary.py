@@ -1,0 +1,94 @@
+"""The two tables of a run: what is about to be trained, and what came out.
+
+It reads the trainer and its log; it computes nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from transformers import SchedulerType
+
+from llama_adapter.models import parameter_counts
+from llama_adapter.training.decay import decay_summary
+from llama_adapter.training.trainer import Trainer
+
+
+def start_table(trainer: Trainer) -> Table:
+    """What is about to be trained: sizes, rows per step, the learning rate used."""
+    args = trainer.args
+    trainable, total = parameter_counts(trainer.unwrapped)
+    devices = f"{args.world_size} x {args.device.type}"
+    table = _table("Training")
+    table.add_row("device", f"{devices}, mixed precision {args.mixed_precision}")
+    table.add_row(
+        "parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / max(total, 1):.3f} %)"
+    )
+    table.add_row(
+        "rows per step",
+        f"{args.rows_per_step} = {args.per_device_train_batch_size} per device x {args.world_size} devices "
+        f"x {args.gradient_accumulation_steps} accumulated",
+    )
+    table.add_row("learning rate", _learning_rate(trainer))
+    decayed = trainer.get_decay_parameter_names(trainer.unwrapped)
+    groups = decay_summary(trainer.unwrapped.named_parameters(), decayed)
+    table.add_row("weight decay", f"{args.weight_decay:g} on {groups}")
+    table.add_row(
+        "loss", f"mean per {'token of the step' if args.loss_reduction == 'token' else 'batch (published)'}"
+    )
+    table.add_row("output", str(args.output_dir))
+    return table
+
+
+def end_table(trainer: Trainer, adapter: Path) -> Table:
+    """What came out: losses, speed, memory and where the adapter lies."""
+    history = trainer.state.log_history
+    table = _table("Done")
+    table.add_row("steps", f"{trainer.state.global_step:,} ({trainer.state.epoch or 0:.2f} epochs)")
+    _add_change(table, "training loss", _values(history, "loss"))
+    _add_change(table, "answer NLL", _values(history, "eval_loss"))
+    _add_change(table, "answer perplexity", _values(history, "eval_perplexity"))
+    if trainer.state.best_model_checkpoint:
+        best = Path(trainer.state.best_model_checkpoint).name
+        table.add_row("best", f"{best}, {trainer.args.metric_for_best_model} {trainer.state.best_metric:.4f}")
+    last = next((record for record in reversed(history) if "train_loss" in record), {})
+    if "tokens_per_second" in last:
+        speed = (
+            f"{last['tokens_per_second']:,.0f} tokens/s, {last['labelled_tokens_per_second']:,.0f} labelled"
+        )
+        table.add_row("speed", speed + (f", MFU {100 * last['mfu']:.1f} %" if "mfu" in last else ""))
+    if "peak_memory_gib" in last:
+        kind = "allocated on the GPU" if trainer.args.device.type == "cuda" else "resident, weights included"
+        table.add_row("peak memory", f"{last['peak_memory_gib']:.2f} GiB {kind}")
+    size = sum(file.stat().st_size for file in adapter.glob("adapter_model.*"))
+    table.add_row("adapter", f"{adapter} ({size / 2**20:.2f} MiB)")
+    return table
+
+
+def _learning_rate(trainer: Trainer) -> str:
+    args = trainer.args
+    text = f"{args.learning_rate:.4g}"
+    if args.base_learning_rate is not None:
+        text += f" = {args.base_learning_rate:g} x {args.rows_per_step} rows / 256"
+    if args.schedule == "published":
+        return f"{text}, warm-up {args.warmup_epochs:g} epochs, cosine to {args.min_learning_rate:g}"
+    return f"{text}, {SchedulerType(args.lr_scheduler_type).value}, warm-up {args.warmup_steps:g}"
+
+
+def _values(history: list[dict[str, Any]], name: str) -> list[float]:
+    return [record[name] for record in history if name in record]
+
+
+def _add_change(table: Table, label: str, values: list[float]) -> None:
+    """First and last of a series; nothing when there is none."""
+    if values:
+        table.add_row(
+            label, f"{values[0]:.4f} -> {values[-1]:.4f}" if len(values) > 1 else f"{values[0]:.4f}"
+        )
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    return table

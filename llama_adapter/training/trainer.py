@@ -1,0 +1,373 @@
+"""``Trainer``: transformers' own, with what adapter training needs and nothing else.
+
+Added: the loss over labelled tokens with an exact mean over the whole optimiser step, evaluation as one mean
+over all labelled tokens, the published schedule and decay groups, checkpoints that are complete or absent,
+speed and memory in the log, and the non-finite guard. What is unusual: ``OVERRIDDEN`` lists every method of
+the host class that is replaced, with its parameters; a test compares it with the installed transformers, so
+that a change there is noticed before it changes a result. The trainer knows a model only through its forward
+(``logits``, maybe ``aux_loss``) and the names of its inputs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
+
+from llama_adapter.errors import UserError
+from llama_adapter.training.callbacks import JsonlLog, LoopHooks, ProgressBar
+from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.decay import published_decay_names
+from llama_adapter.training.guard import Moment, check_gradient, check_losses
+from llama_adapter.training.loss import LabelledPositions, labelled_count
+from llama_adapter.training.metrics import (
+    AnswerLikelihood,
+    ThroughputMeter,
+    Work,
+    peak_flops,
+    peak_memory_gib,
+    training_flops,
+)
+from llama_adapter.training.requested import check_active, warn_about_loss_path
+from llama_adapter.training.saving import CheckpointingTrainer
+from llama_adapter.training.schedule import EpochClock, PublishedSchedule, step_factor
+
+OVERRIDDEN: dict[str, tuple[str, ...]] = {
+    "_get_grad_norm": ("model", "grad_norm"),
+    "_get_output_dir": ("trial",),
+    "_push_from_checkpoint": ("checkpoint_folder",),
+    "_save_checkpoint": ("model", "trial"),
+    "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
+    "create_scheduler": ("num_training_steps", "optimizer"),
+    "evaluation_loop": (
+        "dataloader",
+        "description",
+        "prediction_loss_only",
+        "ignore_keys",
+        "metric_key_prefix",
+    ),
+    "floating_point_ops": ("inputs",),
+    "get_batch_samples": ("epoch_iterator", "num_batches", "device"),
+    "get_decay_parameter_names": ("model",),
+    "get_eval_dataloader": ("eval_dataset",),
+    "get_test_dataloader": ("test_dataset",),
+    "log": ("logs", "start_time"),
+    "prediction_step": ("model", "inputs", "prediction_loss_only", "ignore_keys"),
+    "save_model": ("output_dir", "_internal_call"),
+    "set_initial_training_values": ("args", "dataloader"),
+    "train": ("resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
+}
+"""Every method of ``transformers.Trainer`` that is replaced, with its parameters after ``self``."""
+
+PRIVATE_ATTRIBUTES = ("_created_lr_scheduler", "current_gradient_accumulation_steps", "loss_is_scaled_for_ga")
+"""Attributes of the host class that are read or set although they are not documented as an interface."""
+
+
+class Trainer(CheckpointingTrainer):
+    """Trains the adapter of a causal language model.
+
+    Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold
+    ``input_ids``, ``attention_mask``, ``labels`` and, for messages that name records, ``record_id`` (a list
+    of texts).
+    """
+
+    args: TrainingConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Set up as the host class does, then check that what was asked for is active.
+
+        Args:
+            *args: As for ``transformers.Trainer``.
+            **kwargs: Likewise; and ``notes``, what is saved beside the adapter for generation.
+
+        Raises:
+            UserError: When settings do not fit the machine, the data or each other.
+        """
+        given = kwargs.get("args", args[1] if len(args) > 1 else None)
+        if not isinstance(given, TrainingConfig):
+            raise UserError(f"args is {type(given).__name__}. Pass a llama_adapter.training.TrainingConfig.")
+        try:
+            super().__init__(*args, **kwargs)
+        except ValueError as error:
+            raise UserError(
+                f"The trainer refused its settings: {error} Set them under `training`."
+            ) from error
+        check_active(self.args, self.accelerator)
+        warn_about_loss_path(self.args)
+        self.meter = ThroughputMeter()
+        self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"
+        self._flops = training_flops(self.unwrapped)
+        self._likelihood = AnswerLikelihood()
+        self._step_tokens = (0, 0)
+        self._step_records: list[str] = []
+        self._batches_per_epoch: int | None = None
+        self._bar = ProgressBar(self.console)
+        self._set_callbacks()
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Int[Tensor, ""] | int | None = None,
+    ) -> Float[Tensor, ""] | tuple[Float[Tensor, ""], Any]:
+        """Loss of one micro-batch, scaled so that micro-batches and ranks add up to ``loss_reduction``.
+
+        Args:
+            model: The wrapped model.
+            inputs: The batch; ``record_id`` stays here.
+            return_outputs: Whether the model's outputs (of the labelled positions) come along.
+            num_items_in_batch: Labelled tokens of the whole optimiser step, over ranks.
+
+        Raises:
+            UserError: When a loss is not finite, or the batch has no labels.
+        """
+        outputs, positions, record_ids = self._forward(model, inputs, narrow=True)
+        losses = positions.losses(outputs.logits, self.args.label_smoothing_factor)
+        if self.args.stop_on_non_finite:
+            check_losses(losses, positions.rows, record_ids, self._moment())
+        if self.args.loss_reduction == "token":
+            total = num_items_in_batch if num_items_in_batch is not None else max(losses.numel(), 1)
+            # DDP averages gradients over ranks; a sum over all ranks is wanted.
+            loss = losses.sum() / total * (self.accelerator.num_processes // self.get_tp_size())
+        else:
+            loss = losses.sum() / max(losses.numel(), 1)
+        loss = loss + self._auxiliary_loss(outputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _forward(
+        self, model: nn.Module, inputs: dict[str, Any], narrow: bool
+    ) -> tuple[Any, LabelledPositions, list[str]]:
+        """Run the model without labels and ids; ``narrow`` computes the logits of labelled positions only."""
+        if inputs.get("labels") is None:
+            raise UserError(
+                f"A batch has {sorted(inputs)} but no labels. Use llama_adapter.data.PaddingCollator."
+            )
+        positions = LabelledPositions(inputs["labels"])
+        passed = {name: value for name, value in inputs.items() if name not in ("labels", "record_id")}
+        # A compiled model keeps its shapes: how many tokens are labelled differs from batch to batch.
+        head = None
+        if narrow and not self.args.torch_compile:
+            head = getattr(self.unwrapped, "get_output_embeddings", lambda: None)()
+        with positions.narrowed(head):
+            outputs = model(**passed)
+        return outputs, positions, list(inputs.get("record_id", []))
+
+    def _auxiliary_loss(self, outputs: Any) -> Float[Tensor, ""] | float:
+        """The load-balancing loss of a mixture of experts, where the model returns one."""
+        auxiliary = getattr(outputs, "aux_loss", None)
+        if auxiliary is None:
+            return 0.0
+        config: Any = self.unwrapped.config
+        weighted = getattr(config.get_text_config(), "router_aux_loss_coef", 0.0) * auxiliary
+        if self.args.loss_reduction == "token":
+            return weighted / self.current_gradient_accumulation_steps
+        return weighted
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Int[Tensor, ""]]:
+        """Fetch the micro-batches of one optimiser step and count their labelled tokens over all ranks."""
+        self.meter.start()
+        batches = list(islice(epoch_iterator, num_batches))
+        counts = torch.tensor(
+            [
+                sum(_token_count(batch) for batch in batches),
+                sum(labelled_count(batch["labels"]) for batch in batches),
+            ],
+            device=device,
+        )
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.gather(counts[None]).sum(dim=0) // self.get_tp_size()
+        self._step_tokens = (int(counts[0]), int(counts[1]))
+        self._step_records = [name for batch in batches for name in batch.get("record_id", [])]
+        return batches, counts[1].clamp(min=1)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm, which also stops the run when it is not finite.
+
+        fp16 is left to its gradient scaler, which expects overflows and skips the step.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.args.stop_on_non_finite and self.args.mixed_precision != "fp16":
+            whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            check_gradient(float(whole), self._step_records, self._moment())
+        return norm
+
+    def _moment(self) -> Moment:
+        rate = (
+            self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler is not None else self.args.learning_rate
+        )
+        return Moment(
+            step=self.state.global_step + 1,
+            learning_rate=float(rate),
+            precision=str(self.args.mixed_precision),
+        )
+
+    # Evaluation
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """The host's loader, without ``dataloader_drop_last``: every record is evaluated."""
+        with self._keeping_last_batch():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """The host's loader, without ``dataloader_drop_last``."""
+        with self._keeping_last_batch():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _keeping_last_batch(self) -> Iterator[None]:
+        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = asked
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, "B T V"] | None, Int[Tensor, "B T"] | None]:
+        """Evaluate one batch: rows for the exact mean, logits for ``compute_metrics`` if there is one."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs, positions, _ = self._forward(model, inputs, narrow=prediction_loss_only)
+            losses = positions.losses(outputs.logits)
+        nll, tokens = self.accelerator.gather_for_metrics(positions.per_row(losses))
+        self._likelihood.add(nll, tokens)
+        loss = losses.sum() / max(losses.numel(), 1)
+        if prediction_loss_only:
+            return loss, None, None
+        return loss, outputs.logits.detach(), inputs["labels"]
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The host's loop; ``{prefix}_loss`` becomes the mean over all labelled tokens of the set."""
+        self._likelihood = AnswerLikelihood()
+        output = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+        metrics = output.metrics if output.metrics is not None else {}
+        metrics.update(self._likelihood.metrics(metric_key_prefix))
+        return output._replace(metrics=metrics)
+
+    # Optimisation
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that decay, by ``weight_decay_rule``."""
+        if self.args.weight_decay_rule == "published":
+            return published_decay_names(model.named_parameters())
+        return super().get_decay_parameter_names(model)
+
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
+        """As the host does; the number of batches is kept for the published schedule."""
+        self._batches_per_epoch = len(dataloader) if has_length(dataloader) else None
+        return super().set_initial_training_values(args, dataloader)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LRScheduler:
+        """The learning-rate schedule that ``schedule`` names.
+
+        Raises:
+            UserError: When the published schedule, which counts epochs, meets data without a length.
+        """
+        if self.args.schedule == "transformers" or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if not self._batches_per_epoch:
+            raise UserError(
+                f"schedule={self.args.schedule!r} counts epochs, and streamed training data has no length. "
+                "Set schedule=transformers with warmup_steps, or load the data without streaming."
+            )
+        clock = EpochClock(
+            batches_per_epoch=self._batches_per_epoch, accumulation=self.args.gradient_accumulation_steps
+        )
+        schedule = PublishedSchedule(
+            peak=self.args.learning_rate,
+            minimum=self.args.min_learning_rate,
+            warmup_epochs=self.args.warmup_epochs,
+            epochs=clock.epoch(num_training_steps) if self.args.max_steps > 0 else self.args.num_train_epochs,
+        )
+        chosen = optimizer if optimizer is not None else self.optimizer
+        if chosen is None:
+            raise UserError(f"The optimizer is {chosen}. Use create_optimizer() before create_scheduler().")
+        self.lr_scheduler = LambdaLR(chosen, step_factor(schedule, clock))
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # Running and logging
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train as :class:`CheckpointingTrainer` does, and give the terminal back whatever happens."""
+        try:
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        finally:
+            self._bar.close()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a record; training records get speed and memory."""
+        if "loss" in logs or "train_loss" in logs:
+            work = self.meter.take_window() if "loss" in logs else self.meter.total
+            logs.update(work.rates(self._peak_flops()))
+            logs["peak_memory_gib"] = peak_memory_gib(self.args.device)
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """FLOPs of forward and backward of one micro-batch, for a frozen base."""
+        return int(self._flops.of(_token_count(inputs), labelled_count(inputs["labels"])))
+
+    def _peak_flops(self) -> float | None:
+        """Peak FLOP/s of all devices together, where it is known."""
+        one = peak_flops(self.args.device, self.args.peak_flops)
+        return None if one is None else one * self.args.world_size
+
+    def _set_callbacks(self) -> None:
+        """Replace the host's bar and printer by ours; a notebook keeps its own."""
+        for unwanted in (ProgressCallback, PrinterCallback):
+            self.remove_callback(unwanted)
+        if not self.args.disable_tqdm:
+            self.add_callback(self._bar)
+        self.add_callback(JsonlLog())
+        self.add_callback(LoopHooks(self._begin, self._finish_step))
+
+    def _begin(self) -> None:
+        """Undo what transformers and peft do for reentrant checkpointing.
+
+        Both make the embeddings' output require gradients, so that frozen layers below the first adapter are
+        recorded.
+        """
+        disable = getattr(self.unwrapped, "disable_input_require_grads", None)
+        if self.args.activation_checkpointing and disable is not None:
+            disable()
+
+    def _finish_step(self) -> None:
+        tokens, labelled = self._step_tokens
+        self.meter.stop(Work(tokens=tokens, labelled=labelled, flops=self._flops.of(tokens, labelled)))
+
+
+def _token_count(batch: dict[str, Any]) -> int:
+    """Tokens of a batch without padding."""
+    mask = batch.get("attention_mask")
+    return int(mask.sum()) if isinstance(mask, Tensor) else batch["labels"].numel()

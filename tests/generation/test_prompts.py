@@ -1,0 +1,88 @@
+"""Prompt files: what is read, and what is said about a bad line."""
+
+import json
+
+import pytest
+
+from llama_adapter.data import Turn
+from llama_adapter.errors import UserError
+from llama_adapter.generation.prompts import read_prompts
+
+
+@pytest.fixture
+def read(tmp_path):
+    def write_and_read(name, text, system=None):
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_prompts(tmp_path / name, system)
+
+    return write_and_read
+
+
+def test_text_file_is_one_prompt_per_line(read, tmp_path):
+    prompts = read("q.txt", "first\n\n  second \n")
+    assert [prompt.turns for prompt in prompts] == [[Turn("user", "first")], [Turn("user", "  second ")]]
+    assert [prompt.place for prompt in prompts] == [f"{tmp_path}/q.txt:1", f"{tmp_path}/q.txt:3"]
+
+
+def test_records_of_every_kind(read):
+    rows = [
+        {"prompt": "p"},
+        {"instruction": "i", "input": "c", "output": "o"},
+        {"instruction": "i", "input": None},
+        {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
+        "bare",
+    ]
+    wanted = [
+        [Turn("user", "p")],
+        [Turn("user", "i", "c")],
+        [Turn("user", "i")],
+        [Turn("system", "s"), Turn("user", "u")],
+        [Turn("user", "bare")],
+    ]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    assert [prompt.turns for prompt in read("q.jsonl", lines)] == wanted
+    assert [prompt.turns for prompt in read("q.json", json.dumps(rows))] == wanted
+
+
+def test_answers_at_the_end_are_left_out_but_history_stays(read):
+    messages = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user", "assistant")]
+    (prompt,) = read("q.jsonl", json.dumps({"messages": messages}))
+    assert prompt.turns == [Turn("user", "u"), Turn("assistant", "a"), Turn("user", "u")]
+
+
+def test_a_unicode_line_separator_inside_a_record_is_no_new_line(read):
+    (prompt,) = read("q.jsonl", '{"prompt": "a\u2028b"}\n')
+    assert prompt.turns == [Turn("user", "a\u2028b")]
+
+
+def test_system_message_is_added_where_there_is_none(read):
+    own = json.dumps({"messages": [{"role": "system", "content": "own"}, {"role": "user", "content": "u"}]})
+    first, second = read("q.jsonl", f'{{"prompt": "p"}}\n{own}\n', system="be kind")
+    assert first.turns[0] == Turn("system", "be kind")
+    assert [turn.text for turn in second.turns] == ["own", "u"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("q.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"q.jsonl:2: .* is not valid JSON"),
+        ("q.jsonl", '{"question": "a"}\n', r"q.jsonl:1: .* has no prompt. Use one of the keys messages"),
+        ("q.jsonl", "3\n", "q.jsonl:1: '3' has no prompt"),
+        ("q.jsonl", '{"prompt": 3}\n', "3 is not a text"),
+        ("q.jsonl", '{"instruction": "a", "input": ["b"]}\n', "is not a text"),
+        ("q.jsonl", '{"messages": []}\n', "has no question. Add a user's turn."),
+        ("q.jsonl", '{"messages": 3}\n', "Use texts for role and content"),
+        ("q.jsonl", '{"messages": [{"role": "user"}]}\n', "Use texts for role and content"),
+        ("q.json", '{"prompt": "a"}', "holds a dict. Use an array"),
+        ("q.txt", "\n \n", "holds no prompts"),
+        ("q.txt", b"caf\xe9", "not UTF-8 at byte 3"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(read, name, text, said):
+    with pytest.raises(UserError, match=said):
+        read(name, text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none.txt: No such file or directory. Provide a file"):
+        read_prompts(tmp_path / "none.txt")

@@ -1,0 +1,94 @@
+"""The verb through the program: what stands on standard output, and in the answers file."""
+
+import io
+import json
+
+import pytest
+import torch
+
+from llama_adapter import ZeroInitConfig
+from llama_adapter.cli import main
+from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
+
+
+@pytest.fixture
+def generate(tiny_base, capsys):
+    def run(*arguments):
+        code = main(["generate", "--base", str(tiny_base), "--max-new-tokens", "8", *arguments])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_only_the_answer_is_on_standard_output(generate):
+    code, streams = generate("--prompt", "Count: 1 2 3")
+    assert code == 0
+    assert streams.err == "base, template chat\n"
+    assert streams.out.endswith("\n")
+    code, again = generate("--prompt", "Count: 1 2 3", "--prompt", "a")
+    assert again.out.startswith(streams.out)
+
+
+def test_a_file_of_prompts_is_answered_in_order(generate, tmp_path, capsys):
+    (tmp_path / "q.txt").write_text("a\nCount: 1 2 3\nTell me\n")
+    code, streams = generate("--prompt-file", "q.txt", "--output", "out/a.jsonl", "--batch-size", "2")
+    assert (code, streams.out) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "out/a.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["a", "Count: 1 2 3", "Tell me"]
+    assert [row["id"] for row in rows] == ["q.txt:1", "q.txt:2", "q.txt:3"]
+    assert {row["adapter"] for row in rows} == {"base"}
+    _, streams = generate("--prompt", "Count: 1 2 3")
+    assert streams.out.removesuffix("\n") == rows[1]["answer"]
+    _, streams = generate("--prompt-file", "q.txt")
+    assert streams.out == "".join(f"> {row['prompt']}\n{row['answer']}\n\n" for row in rows)
+
+
+def test_chat_reads_lines_until_the_end(generate, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\n/reset\nb\n"))
+    code, streams = generate("--interactive", "--template", "plain")
+    assert code == 0
+    assert streams.out.count("> ") >= 3
+    assert "The conversation starts anew." in streams.out
+
+
+def save_zero_init(folder, base, gate):
+    """A fresh zero-init adapter whose gates all have one value."""
+    config = BaseModelConfig(name_or_path=str(base))
+    model = attach_adapter(load_base(config), ZeroInitConfig(prompt_length=10, task_type="CAUSAL_LM"))
+    gates = [parameter for name, parameter in model.named_parameters() if "gate" in name]
+    assert gates
+    for parameter in gates:
+        torch.nn.init.constant_(parameter, gate)
+    model.save_pretrained(folder)
+    write_notes(folder, AdapterNotes(template="plain", base=str(base)))
+
+
+def test_golden_text_with_a_zero_gate_and_another_text_with_an_open_one(shared_data, capsys):
+    base = shared_data / "models" / "stories260k-hf"
+    written = {}
+    for name, gate in (("closed", 0.0), ("open", 2.0)):
+        save_zero_init(name, base, gate)
+        assert main(["generate", "--adapter", name, "--prompt", "", "--max-new-tokens", "200"]) == 0
+        written[name] = capsys.readouterr().out.removesuffix("\n")
+    assert written["closed"] == (base / "expected_greedy_200.txt").read_text()
+    assert written["open"] != written["closed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Got no prompt. Use one of --prompt, --prompt-file, --interactive."),
+        (("--prompt", "a", "--template", "alpacca"), "template is 'alpacca'"),
+        (("--prompt-file", "none.txt"), "none.txt: No such file"),
+        (("--prompt", "a", "--output", "."), "output is '.', a folder."),
+        (("--prompt", "a", "--output", "file/a.jsonl"), "output is 'file/a.jsonl'"),
+        (("--prompt", "a", "--top-p", "2"), "top_p is 2.0. Use a value above 0 and up to 1."),
+        (("--prompt", "a", "--adapter", "none"), "'none' does not exist"),
+    ],
+)
+def test_wrong_input_leaves_with_2_and_one_message(generate, tmp_path, arguments, said):
+    (tmp_path / "file").write_text("")
+    code, streams = generate(*arguments)
+    assert code == 2
+    assert said in streams.err
+    assert "Traceback" not in streams.err

@@ -1,0 +1,69 @@
+"""Imports on demand: at once, later, exactly once, and without changing the module."""
+
+import subprocess
+import sys
+
+import pytest
+
+from llama_adapter.lazy import lazy_attributes, when_imported
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module that was never imported; its name."""
+    name = "late_module"
+    (tmp_path / f"{name}.py").write_text("order = ['module']\nvalue = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    finders = list(sys.meta_path)
+    yield name
+    sys.meta_path[:] = finders
+    sys.modules.pop(name, None)
+
+
+def test_action_waits_for_the_import_and_runs_once_behind_the_modules_code(module):
+    seen = []
+    when_imported(module, lambda: seen.append(sys.modules[module].value))
+    assert seen == []
+    imported = __import__(module)
+    assert seen == [3]
+    __import__(module)
+    assert seen == [3]
+    assert type(imported.__loader__).__name__ == "SourceFileLoader"
+    assert imported.__spec__.loader is imported.__loader__
+
+
+def test_two_actions_both_run(module):
+    seen = []
+    when_imported(module, lambda: seen.append("first"))
+    when_imported(module, lambda: seen.append("second"))
+    __import__(module)
+    assert sorted(seen) == ["first", "second"]
+
+
+def test_action_runs_at_once_when_the_module_is_there(module):
+    __import__(module)
+    seen = []
+    when_imported(module, lambda: seen.append(1))
+    assert seen == [1]
+
+
+def test_other_and_missing_modules_are_untouched(module):
+    when_imported("no_such_module_at_all", lambda: pytest.fail("must not run"))
+    __import__(module)
+    with pytest.raises(ModuleNotFoundError):
+        __import__("no_such_module_at_all")
+
+
+def test_lazy_attributes_load_on_first_use_and_refuse_others(module):
+    attribute = lazy_attributes("package", {"value": module})
+    assert module not in sys.modules
+    assert attribute("value") == 3
+    with pytest.raises(AttributeError, match="'package' has no attribute 'valeu'. Use one of: \\['value'\\]"):
+        attribute("valeu")
+
+
+def test_importing_generation_settings_loads_no_torch(repository):
+    use = "from llama_adapter.generation import SamplingConfig; SamplingConfig()"
+    script = f"import sys; {use}; sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], check=False, timeout=120, cwd=repository)
+    assert result.returncode == 0

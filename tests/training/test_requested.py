@@ -1,0 +1,151 @@
+"""Asked for and not active is never silent."""
+
+import logging
+import shutil
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from transformers import TrainingArguments
+
+from llama_adapter.errors import UserError
+from llama_adapter.training import TrainingConfig
+from llama_adapter.training.requested import check_active, warn_about_loss_path
+
+needs_no_gpu = pytest.mark.skipif(
+    torch.accelerator.is_available(), reason="says what a machine without GPU refuses"
+)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return lambda **settings: TrainingConfig(**{"output_dir": str(tmp_path), **settings})
+
+
+@needs_no_gpu
+def test_fp16_on_the_cpu(config):
+    with pytest.raises(UserError, match="fp16=True needs a GPU, and this run is on the CPU. Use bf16=true"):
+        config(fp16=True)
+
+
+@needs_no_gpu
+def test_tf32_without_such_a_gpu(config):
+    with pytest.raises(UserError, match="tf32=True needs an NVIDIA GPU"):
+        config(tf32=True)
+
+
+@needs_no_gpu
+def test_bf16_on_the_cpu_is_active(config, trainer):
+    assert config(bf16=True).mixed_precision == "bf16"
+    assert trainer(bf16=True).accelerator.mixed_precision == "bf16"
+
+
+def test_inductor_without_a_compiler(config, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(
+        UserError, match="needs a C\\+\\+ compiler on the CPU, and g\\+\\+ was not found. Install"
+    ):
+        config(torch_compile=True, use_cpu=True)
+    assert config(torch_compile=True, torch_compile_backend="aot_eager", use_cpu=True).torch_compile
+
+
+def test_reentrant_checkpointing(config):
+    with pytest.raises(UserError, match="asks for reentrant checkpointing, which loses gradients"):
+        config(
+            activation_checkpointing=True,
+            activation_checkpointing_kwargs={"use_reentrant": True},
+            use_cpu=True,
+        )
+    text = config(
+        activation_checkpointing=True,
+        activation_checkpointing_kwargs='{"use_reentrant": false}',
+        use_cpu=True,
+    )
+    assert text.activation_checkpointing_kwargs == {"use_reentrant": False}
+
+
+def test_batch_size_search_and_a_rate_per_256_rows(config):
+    with pytest.raises(UserError, match="auto_find_batch_size=True changes the rows per step"):
+        config(auto_find_batch_size=True, base_learning_rate=1e-3, use_cpu=True)
+
+
+def test_fields_that_do_nothing_here_warn(config, caplog):
+    with caplog.at_level(logging.WARNING):
+        config(do_predict=True, use_cpu=True)
+    assert "do_predict=true has no effect here: use `llama-adapter generate`" in caplog.text
+
+
+def test_fsdp_in_one_process(trainer):
+    with pytest.raises(UserError, match="fsdp only works in distributed training"):
+        trainer(fsdp="full_shard")
+
+
+def test_evaluation_without_records(trainer):
+    with pytest.raises(UserError, match="refused its settings: .*eval_dataset"):
+        trainer(eval_strategy="steps", eval_steps=1.0)
+
+
+def asked(**settings):
+    defaults = {
+        "n_gpu": 1,
+        "fsdp": None,
+        "deepspeed": None,
+        "mixed_precision": "no",
+        "use_liger_kernel": False,
+    }
+    made = Mock(spec=TrainingArguments)
+    made.configure_mock(**{**defaults, **settings})
+    return made
+
+
+def active(kind=DistributedType.NO, precision="no", layout=None):
+    made = Mock(spec=Accelerator)
+    made.configure_mock(
+        distributed_type=kind,
+        mixed_precision=precision,
+        device=torch.device("cpu"),
+        parallelism_config=layout,
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("request_", "found", "message"),
+    [
+        ({"n_gpu": 2}, {}, "One process sees 2 GPUs.*torchrun --nproc-per-node 2"),
+        ({"fsdp": "full_shard"}, {"kind": DistributedType.MULTI_CPU}, "accelerate runs MULTI_CPU on cpu"),
+        (
+            {"deepspeed": "zero2.json"},
+            {"kind": DistributedType.MULTI_GPU},
+            "deepspeed='zero2.json' was asked for",
+        ),
+        ({"mixed_precision": "bf16"}, {}, "'bf16' was asked for, but accelerate uses 'no'"),
+        ({"mixed_precision": "no"}, {"precision": "fp16"}, "'no' was asked for, but accelerate uses 'fp16'"),
+        ({}, {"layout": SimpleNamespace(cp_enabled=True, sp_enabled=False)}, "splits sequences over devices"),
+    ],
+)
+def test_a_request_that_accelerate_did_not_follow(request_, found, message):
+    check_active(asked(), active())
+    with pytest.raises(UserError, match=message):
+        check_active(asked(**request_), active(**found))
+
+
+def test_torch_compile_is_active_and_gives_the_same_loss(trainer, records):
+    rows = records(4)
+    common = {"train": rows, "per_device_train_batch_size": 4, "max_steps": 2}
+    plain = trainer(**common)
+    plain.train()
+    compiled = trainer(torch_compile=True, torch_compile_backend="aot_eager", folder="compiled", **common)
+    compiled.train()
+    assert type(compiled.model_wrapped).__name__ == "OptimizedModule"
+    losses = [[r["loss"] for r in made.state.log_history if "loss" in r] for made in (plain, compiled)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_liger_says_that_the_loss_is_not_its_own(caplog):
+    with caplog.at_level(logging.WARNING):
+        warn_about_loss_path(asked(use_liger_kernel=True))
+    assert "use_liger_kernel=true replaces norms and MLPs, but not the loss" in caplog.text

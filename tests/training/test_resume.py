@@ -1,0 +1,65 @@
+"""Which checkpoint is chosen, and what is noticed before it is loaded."""
+
+import logging
+
+import pytest
+from peft import LoraConfig
+
+from llama_adapter.errors import UserError
+from llama_adapter.training import checkpoint as files
+from llama_adapter.training.resume import check_same_adapter, choose_checkpoint, warn_about_changes
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with complete checkpoints of an adapter at steps 1 and 2."""
+    for step in (1, 2):
+        written = files.staging_folder(tmp_path, step)
+        written.mkdir()
+        LoraConfig(r=4, target_modules=["v_proj", "q_proj"]).save_pretrained(written)
+        files.publish(written, tmp_path / f"checkpoint-{step}", {"world_size": 1, "train_records": 10})
+    return tmp_path
+
+
+def test_the_last_complete_one_is_chosen_and_damaged_ones_are_set_aside(run, caplog):
+    assert choose_checkpoint(run, True).path == str(run / "checkpoint-2")
+    (run / "checkpoint-2" / "manifest.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        choice = choose_checkpoint(run, True)
+    assert choice.path == str(run / "checkpoint-1")
+    assert choice.message == f"Resuming from {run / 'checkpoint-1'}."
+    assert "checkpoint-2 has no manifest: it was never finished. Kept as damaged-checkpoint-2." in caplog.text
+
+
+def test_none_at_all_starts_fresh(tmp_path):
+    choice = choose_checkpoint(tmp_path, True)
+    assert choice.path is None
+    assert choice.message == f"No complete checkpoint in {tmp_path}: starting fresh."
+
+
+def test_a_named_one_is_taken_as_it_is(run):
+    assert choose_checkpoint(run, str(run / "checkpoint-1")).path == str(run / "checkpoint-1")
+    with pytest.raises(UserError, match="checkpoint-7 has no manifest"):
+        choose_checkpoint(run, str(run / "checkpoint-7"))
+
+
+def test_the_same_adapter_passes_whatever_the_order_of_its_targets(run):
+    check_same_adapter(run / "checkpoint-1", LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+
+
+def test_another_adapter_is_refused_by_field(run):
+    with pytest.raises(
+        UserError, match=r"another adapter \(lora_alpha: 8 there, 16 here; r: 4 there, 2 here\)\. Use"
+    ):
+        check_same_adapter(
+            run / "checkpoint-1", LoraConfig(r=2, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+        )
+
+
+def test_other_data_is_noticed(run, caplog):
+    with caplog.at_level(logging.WARNING):
+        warn_about_changes(run / "checkpoint-1", {"world_size": 1, "train_records": 10})
+        assert not caplog.text
+        warn_about_changes(run / "checkpoint-1", {"world_size": 1, "train_records": 12, "new": 3})
+    assert caplog.text.count("sees other batches") == 1
+    assert "train_records was 10 when checkpoint-1 was written and is 12 now" in caplog.text
