@@ -5,6 +5,8 @@ It reads an `Outcome` and computes nothing that was not measured.
 
 import platform
 import shlex
+import shutil
+import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -152,17 +154,29 @@ def show_examples(outcome: Outcome, console: Console) -> None:
 
 
 def commands(outcome: Outcome) -> list[str]:
-    """Command lines that work with what was just saved."""
+    """Command lines that work as they stand with what was just saved."""
+    program = command_name()
     base = f"--base {shlex.quote(outcome.config.base)}"
     adapter = f"--adapter {shlex.quote(str(outcome.adapter))}"
-    prompt = '--prompt "Could you remind me of the cheesecake in 25 minutes?"'
+    prompt = '--prompt "Could you remind me of the birthday cake in 25 minutes?"'
     next_dir = shlex.quote(f"{outcome.config.output_dir.rstrip('/')}-2")
     return [
-        f"llama-adapter generate {base} {adapter} {prompt}",
-        f"llama-adapter generate {base} {prompt}",
-        f"llama-adapter generate {base} {adapter} --interactive",
-        f"llama-adapter demo --seed {outcome.config.seed + 1} --output_dir {next_dir}",
+        f"{program} generate {base} {adapter} {prompt}",
+        f"{program} generate {base} {prompt}",
+        f"{program} generate {base} {adapter} --interactive",
+        f"{program} demo --seed {outcome.config.seed + 1} --output-dir {next_dir}",
     ]
+
+
+def command_name() -> str:
+    """How to call the program from here: its name where the shell finds this very one, else its path."""
+    script = Path(sys.executable).with_name("llama-adapter")
+    if shutil.which(script.name) == str(script):
+        return script.name
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m llama_adapter"
+    here = Path.cwd()
+    return shlex.quote(str(script.relative_to(here) if script.is_relative_to(here) else script))
 
 
 def _answers(outcome: Outcome, part: str) -> list[dict[str, str]]:
