@@ -146,8 +146,8 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         """Show the newest numbers."""
         numbers = headline(logs or {})
-        if not state.is_world_process_zero or not numbers:
-            return
+        if not state.is_world_process_zero or not numbers or "train_runtime" in (logs or {}):
+            return  # the record of the whole run belongs to the table at the end
         if self._progress is not None and self._training is not None:
             self._progress.update(self._training, numbers=numbers)
         if self._progress is None or "eval_loss" in (logs or {}):

@@ -45,7 +45,7 @@ def end_table(trainer: Trainer, adapter: Path) -> Table:
     history = trainer.state.log_history
     table = _table("Done")
     table.add_row("steps", f"{trainer.state.global_step:,} ({trainer.state.epoch or 0:.2f} epochs)")
-    _add_change(table, "training loss", _values(history, "loss"))
+    _add_change(table, "training loss", _values(history, "loss") or _values(history, "train_loss"))
     _add_change(table, "answer NLL", _values(history, "eval_loss"))
     _add_change(table, "answer perplexity", _values(history, "eval_perplexity"))
     if trainer.state.best_model_checkpoint:

@@ -101,6 +101,7 @@ def test_without_a_terminal_there_is_one_line_per_record(args):
     bar.on_prediction_step(args, state(1), TrainerControl())
     log(bar, args, 1, {"loss": 1.0, "tokens_per_second": 1234.5})
     log(bar, args, 1, {"total_flos": 3.0})
+    log(bar, args, 1, {"train_runtime": 3.0, "tokens_per_second": 5.0})  # the table at the end says this
     assert screen.file.getvalue() == "step 1/10  loss 1.0000  1,234 tokens/s\n"
 
 
