@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -32,17 +33,17 @@ _LIBRARY_VARIABLES = (
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path, monkeypatch):
+def isolated(tmp_path):
     """Gives the test its own folder and fixed seeds; fails it when it leaves environment variables behind."""
     import numpy
     import torch
 
-    monkeypatch.chdir(tmp_path)
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
     before = dict(os.environ)
-    yield
+    with contextlib.chdir(tmp_path):
+        yield  # without the monkeypatch fixture, which would otherwise be undone only after the check below
     after = {name: value for name, value in os.environ.items() if not name.startswith(_LIBRARY_VARIABLES)}
     leaked = sorted(name for name, value in after.items() if before.get(name) != value)
     os.environ.clear()

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from llama_adapter.arguments import parse, read_yaml
@@ -129,6 +130,7 @@ def test_repeated_text_options_become_a_list():
     assert read("--base", "b", "--adapter", '["x", "y"]').adapter == ["x", "y"]
 
 
+@effort(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"]), min_size=1), min_size=1, max_size=3

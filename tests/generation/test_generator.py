@@ -123,7 +123,7 @@ def test_training_mode_comes_back_and_dropout_is_off(model, generator):
         model.eval()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12))
 def test_streamed_pieces_join_to_the_answer(generator, prompt):
     pieces = []
