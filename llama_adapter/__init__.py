@@ -1,9 +1,21 @@
 """Zero-initialised gated attention for Hugging Face models.
 
-Importing this package registers the PEFT method ``zero_init``; it pulls in no optional dependency.
+Importing this package makes the PEFT method ``zero_init`` known: at once where PEFT is loaded already,
+otherwise as soon as it is. Until then neither torch nor PEFT is imported, so the command line answers at
+once.
 """
 
-from llama_adapter.adapters import ZeroInitConfig
+import importlib
+from typing import TYPE_CHECKING
+
 from llama_adapter.errors import UserError
+from llama_adapter.lazy import lazy_attributes, when_imported
+
+if TYPE_CHECKING:
+    from llama_adapter.adapters import ZeroInitConfig
 
 __all__ = ["UserError", "ZeroInitConfig"]
+
+__getattr__ = lazy_attributes(__name__, {"ZeroInitConfig": "llama_adapter.adapters"})
+
+when_imported("peft", lambda: importlib.import_module("llama_adapter.adapters"))

@@ -67,15 +67,15 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
     output itself.
 
     Args:
-        base: takes ``(module, query, key, value, attention_mask, ...)`` and returns the attention output (B,
-            T, H, D)
-            and the attention weights or None.
+        base: takes ``(module, query, key, value, attention_mask, ...)`` and returns the attention output
+            (B, T, H, D) and the attention weights or None.
     """
 
     @functools.wraps(base)
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
+        """What ``base`` returns, prompts added: query (B, H, T, D) -> output (B, T, H, D) and weights."""
         output, weights = base(module, query, key, value, *args, **kwargs)
         branch: Any = module._modules.get(PROMPT_BRANCH)
         if branch is None:
@@ -92,7 +92,7 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
 
 def decorate_key(key: str) -> None:
     """Decorate the registered attention function ``key`` unless it is decorated or not registered."""
-    registered = ALL_ATTENTION_FUNCTIONS.get(key)
+    registered: AttentionFunction | None = ALL_ATTENTION_FUNCTIONS.get(key)
     if registered is None or _adds_prompts(registered):
         return
     if AttentionInterface().get(key) is registered:

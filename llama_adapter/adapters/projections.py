@@ -98,9 +98,15 @@ def _separate(key: str, value: str) -> Layout:
 
 
 def _fused(name: str, width_of: Callable[[Any, Tensor], int]) -> Layout:
-    """Queries, keys and values side by side from one linear map: keys and values are its last columns."""
+    """Queries, keys and values side by side from one linear map: keys and values are its last columns.
+
+    Args:
+        name: attribute of the linear map.
+        width_of: (attention module, the map's output (B, P, width)) -> width of the keys.
+    """
 
     def project(attention: nn.Module, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompts (B, P, H) -> keys and values, (B, P, heads * head size) each."""
         fused = _through(attention.get_submodule(name), prompts)
         width = width_of(attention, fused)
         return fused[..., -2 * width : -width], fused[..., -width:]
@@ -129,7 +135,7 @@ def _layout(attention: nn.Module) -> Layout:
 
 
 def _through(projection: nn.Module, prompts: Tensor) -> Tensor:
-    """Apply a projection to prompts; an adapted one has a path of its own for them, without LoRA."""
+    """Apply a projection to prompts (B, P, H); an adapted one has a path for them without LoRA."""
     return getattr(projection, "forward_prompts", projection)(prompts)
 
 
