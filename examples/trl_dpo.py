@@ -1,6 +1,6 @@
 """Preference tuning with TRL's DPOTrainer: the reference is the same model with its adapter off.
 
-Command:  python examples/trl_dpo.py [--base FOLDER_OR_NAME] [--data PAIRS.json] [--steps 20] [--output FOLDER]
+Command:  python examples/trl_dpo.py [--base FOLDER] [--data PAIRS.json] [--steps 12] [--output FOLDER]
 Needs:    pip install trl
 Hardware: 2 CPU cores, 4 GB of memory; a GPU is used if there is one
 Time:     TIME
@@ -59,16 +59,16 @@ def read_pairs(data: Path) -> list[dict]:
 
 
 def main(
-    base: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
+    base: str = "models/SmolLM2-135M-Instruct",
     data: Path | None = None,
-    steps: int = 20,
+    steps: int = 12,
     learning_rate: float = 2e-3,
     output: Path = Path("runs/trl-dpo"),
 ) -> None:
     """Train an adapter on preference pairs and print how the margin between chosen and rejected grows.
 
     Args:
-        base: a chat model's folder or hub name.
+        base: a chat model's folder or hub name; `make demo` writes the default.
         data: preference pairs as JSON; without it, eight pairs that prefer short answers.
         steps: optimiser steps.
         learning_rate: adapters take far larger ones than whole models.

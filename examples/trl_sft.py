@@ -1,6 +1,6 @@
 """Supervised fine-tuning with TRL's SFTTrainer: the adapter is one argument.
 
-Command:  python examples/trl_sft.py [--base FOLDER_OR_NAME] [--steps 40] [--output FOLDER]
+Command:  python examples/trl_sft.py [--base FOLDER_OR_NAME] [--steps 25] [--output FOLDER]
 Needs:    pip install trl
 Hardware: 2 CPU cores, 3 GB of memory; a GPU is used if there is one
 Time:     TIME
@@ -17,8 +17,9 @@ from trl import SFTConfig, SFTTrainer
 from llama_adapter import ZeroInitConfig
 
 CAPITALS = {
-    "France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "Egypt": "Cairo", "Greece": "Athens",
-    "Russia": "Moscow", "Cuba": "Havana", "Peru": "Lima", "Norway": "Oslo", "Austria": "Vienna", "Poland": "Warsaw",
+    "France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo",
+    "Egypt": "Cairo", "Greece": "Athens", "Russia": "Moscow", "Cuba": "Havana",
+    "Peru": "Lima", "Norway": "Oslo", "Austria": "Vienna", "Poland": "Warsaw",
 }  # fmt: skip
 HELD_OUT = {"Germany": "Berlin", "China": "Beijing", "Ireland": "Dublin", "England": "London"}
 
@@ -46,15 +47,15 @@ def count_right(trainer: SFTTrainer) -> int:
 
 
 def main(
-    base: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
-    steps: int = 40,
+    base: str = "models/SmolLM2-135M-Instruct",
+    steps: int = 25,
     learning_rate: float = 5e-3,
     output: Path = Path("runs/trl-sft"),
 ) -> None:
     """Teach a chat model to answer in JSON, and count how often it does for countries it was not trained on.
 
     Args:
-        base: a chat model's folder or hub name.
+        base: a chat model's folder or hub name; `make demo` writes the default.
         steps: optimiser steps.
         learning_rate: adapters take far larger ones than whole models.
         output: folder for the adapter.
@@ -69,7 +70,7 @@ def main(
             output_dir=str(output),
             max_steps=steps,
             learning_rate=learning_rate,
-            per_device_train_batch_size=6,
+            per_device_train_batch_size=4,
             logging_steps=5,
             save_strategy="no",
             report_to="none",
