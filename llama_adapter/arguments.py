@@ -9,6 +9,7 @@ It does not know the verbs.
 import dataclasses
 import json
 import re
+import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,9 +45,12 @@ def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> S
         check_option(name, settings)
     filled = [f"--config={path}" for path in files if _check_file(path, settings)]
     try:
-        values = vars(parser.instantiate(parser.parse_args([*filled, *given])))
-        values.pop("config")
-        return settings(**values)
+        with warnings.catch_warnings():
+            # jsonargparse makes LoraConfig's empty default for `LoftQConfig | dict` a LoftQConfig
+            warnings.filterwarnings("ignore", message="`loftq_config` specified but will be ignored")
+            values = vars(parser.instantiate(parser.parse_args([*filled, *given])))
+            values.pop("config")
+            return settings(**values)
     except UserError:
         raise
     except (ArgumentError, TypeError, ValueError) as error:

@@ -55,6 +55,9 @@ class ZeroInitConfig(PeftConfig):
     """Path of the layers to adapt, needed only where a model has several stacks."""
     modules_to_save: list[str] | None = None
     """Further modules to train and save whole, such as a new classification head."""
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    """Rows of the input embeddings to train and save, such as those of added tokens; a mapping names the
+    embeddings. TRL sets it when it adds the tokens of a chat template."""
     format_version: int = FORMAT_VERSION
     """Version of this format."""
     base_fingerprint: dict[str, Any] | None = None

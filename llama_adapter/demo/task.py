@@ -53,7 +53,7 @@ COMMANDS = {
     "alarm": (("time", "time"), ("day", "day")),
     "buy": (("count", "count"), ("item", "item")),
     "message": (("to", "name"), ("text", "text")),
-    "weather": (("city", "city"), ("day", "day")),
+    "weather": (("place", "place"), ("day", "day")),
 }
 
 

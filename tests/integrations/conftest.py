@@ -18,8 +18,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 HERE = Path(__file__).parent
 
 FILTERS = (
-    # peft 0.21 asks transformers 5.23 for `is_gradient_checkpointing`, which got a new name there.
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     # TRL 1.16 uses transformers' old names of activation checkpointing, by default and around references.
     "ignore:`gradient_checkpointing(_enable|_disable|_kwargs)?` is deprecated:FutureWarning",
 )
@@ -165,12 +163,3 @@ def run_python() -> Callable[..., str]:
         return done.stdout + done.stderr
 
     return run
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of real data beside the repository; tests that want it are skipped where it is absent."""
-    folder = Path(os.environ.get("LLAMA_ADAPTER_SHARED", HERE.parents[2] / "shared")) / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set LLAMA_ADAPTER_SHARED to the folder that holds data/")
-    return folder

@@ -95,7 +95,7 @@ def test_only_the_base_in_double(make, ids, logits, stir):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_moved_away_and_back(attention, make, ids, logits, stir):
-    """Every adapter tensor moves with the model: on meta nothing is left behind, and a new state is taken in."""
+    """Every adapter tensor moves with the model: nothing is left behind on the way to meta and back."""
     model = stir(make("v2"))
     model.base_model.model.set_attn_implementation(attention)
     expected = logits(model, ids)

@@ -71,6 +71,21 @@ def test_causal_lm(tiny_llama, ids, logits):
         assert torch.equal(logits(model, ids), before)
 
 
+def test_chosen_token_embeddings_train_too(tiny_llama, ids, logits, tmp_path):
+    chosen = sorted(set(ids[0].tolist()))[:3]
+    before = tiny_llama().get_input_embeddings().weight
+    config = ZeroInitConfig(task_type=TaskType.CAUSAL_LM, trainable_token_indices=chosen)
+    model = get_peft_model(tiny_llama(), config)
+    train_steps(model, {"input_ids": ids, "labels": ids}, steps=3)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert torch.equal(logits(again, ids), logits(model, ids))
+    every = torch.arange(len(before))
+    with torch.no_grad():
+        moved = (again.get_input_embeddings()(every) != before).any(dim=1)
+    assert moved.nonzero().flatten().tolist() == chosen
+
+
 def test_sequence_classification_trains_the_new_head(tmp_path):
     base = make_roberta()
     batch = {"input_ids": torch.randint(5, 64, (4, 12)), "labels": torch.tensor([0, 1, 2, 1])}

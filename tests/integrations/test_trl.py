@@ -1,11 +1,13 @@
 """TRL's SFTTrainer and DPOTrainer with ``peft_config=ZeroInitConfig(...)``."""
 
+import copy
 import json
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from llama_adapter import ZeroInitConfig
 
@@ -221,6 +223,32 @@ def test_sft_from_a_folder_resumes(llama_dir, tokenizer, chats, tmp_path):
     resumed = make("stopped", 6)
     resumed.train(resume_from_checkpoint=True)
     assert history(resumed, "loss") == history(straight, "loss")
+
+
+# PEFT tells that it saves the resized embeddings, which is right here.
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning")
+def test_sft_with_a_chat_template_that_adds_tokens(llama_dir, tokenizer, chats, tmp_path, ids, logits):
+    """TRL then asks the adapter to train the new tokens' embeddings and the head."""
+    source = copy.deepcopy(tokenizer)
+    source.add_tokens(["<|turn|>", "<|over|>"], special_tokens=True)
+    source.chat_template = tokenizer.chat_template.replace("</s>", "<|over|>")
+    source.save_pretrained(tmp_path / "template")
+    trainer = trl.SFTTrainer(
+        model=str(llama_dir),
+        args=trl.SFTConfig(output_dir=str(tmp_path), chat_template_path=str(tmp_path / "template"), **COMMON),
+        train_dataset=chats,
+        peft_config=ZeroInitConfig(task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+    trained = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
+    assert {"trainable_tokens_delta", "zero_init_prompt", "modules_to_save"} <= {
+        word for name in trained for word in name.split(".")
+    }
+    trainer.save_model(str(tmp_path / "adapter"))
+    base = AutoModelForCausalLM.from_pretrained(llama_dir)
+    base.resize_token_embeddings(trainer.model.get_input_embeddings().weight.shape[0])
+    again = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert torch.equal(logits(again, ids), logits(trainer.model.eval(), ids))
 
 
 def test_padding_free_batches_equal_padded_ones(tiny_llama, tokenizer, chats, tmp_path):
