@@ -92,7 +92,7 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
 
 def decorate_key(key: str) -> None:
     """Decorate the registered attention function ``key`` unless it is decorated or not registered."""
-    registered: AttentionFunction | None = ALL_ATTENTION_FUNCTIONS.get(key)
+    registered: Any = ALL_ATTENTION_FUNCTIONS.get(key)
     if registered is None or _adds_prompts(registered):
         return
     if AttentionInterface().get(key) is registered:
