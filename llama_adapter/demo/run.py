@@ -20,7 +20,7 @@ class DemoConfig:
     seed: int = 0
     """Decides the split of phrasings and values, the items, the first weights and the order of training."""
 
-    steps: int = 120
+    steps: int = 140
     """Optimiser steps."""
 
     learning_rate: float = 1e-2
