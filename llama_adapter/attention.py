@@ -92,10 +92,11 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
 
 def decorate_key(key: str) -> None:
     """Decorate the registered attention function ``key`` unless it is decorated or not registered."""
-    registered: Any = ALL_ATTENTION_FUNCTIONS.get(key)
+    registered = ALL_ATTENTION_FUNCTIONS.get(key)
     if registered is None or _adds_prompts(registered):
         return
-    if AttentionInterface().get(key) is registered:
+    is_shared = AttentionInterface().get(key) is registered
+    if is_shared:
         AttentionInterface.register(key, add_prompts(registered))
     else:  # put over the registered one by item assignment, which wins
         ALL_ATTENTION_FUNCTIONS[key] = add_prompts(registered)
