@@ -48,13 +48,13 @@ def test_a_module_without_prompts_gets_the_very_same_output():
 
 
 def test_eager_is_decorated_only_in_the_adapted_models_file():
-    from transformers.models.gpt2 import modeling_gpt2
+    from transformers.models.glm4 import modeling_glm4  # no test adapts it
 
     tiny.adapted(prompt_length=3)
     from transformers.models.llama import modeling_llama
 
     assert modeling_llama.eager_attention_forward.adds_prompts
-    assert not hasattr(modeling_gpt2.eager_attention_forward, "adds_prompts")
+    assert not hasattr(modeling_glm4.eager_attention_forward, "adds_prompts")
 
 
 def test_a_function_registered_before_attaching_is_decorated(late_key):

@@ -1,12 +1,13 @@
 """Runs the support matrix: one test per cell, and the page in the docs is the table that was run."""
 
+import os
 import re
 
 import pytest
 import torch
 
 from llama_adapter.adapters.families import FAMILIES
-from tests.adapters.matrix.processes import KNOWN_WARNING, REPOSITORY, bystander_answers
+from tests.adapters.matrix.processes import KNOWN_WARNING, REPOSITORY, bystander_answers, share
 from tests.adapters.matrix.subjects import SUBJECTS, trainable
 from tests.adapters.matrix.table import CHECKS, COMMAND, NOT_APPLICABLE, RUN, cell, page
 from tests.adapters.matrix.tiny_models import DECODER, IMAGE, TEXT
@@ -30,6 +31,12 @@ def _cells():
             if cell(check, subject).state != NOT_APPLICABLE:
                 marks = [pytest.mark.slow] if check.slow else []
                 yield pytest.param(check, subject, id=f"{check.name}-{subject.model_type}", marks=marks)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_folder(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    share(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture(autouse=True)
