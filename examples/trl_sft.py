@@ -36,7 +36,7 @@ def answer(country: str, capital: str) -> dict[str, str]:
 
 
 def describe_answers(trainer: SFTTrainer) -> str:
-    """Print the answers for the held-out countries; say how many have the wanted form and the right capital."""
+    """Print the answers for the held-out countries; say how many have the form, and the right capital."""
     trainer.model.eval()
     generator = pipeline("text-generation", model=trainer.model, tokenizer=trainer.processing_class)
     formed, right = 0, 0
