@@ -49,9 +49,9 @@ def draw(path: Path, loss: Sequence[tuple[int, float]], gates: Sequence[Sequence
     right.set_title("Gates after training (zero before)", loc="left", fontweight="bold")
     right.set_xlabel("layer (0 is next to the input)")
     right.set_ylabel("|tanh(gate)|")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.18 * max(max(map(max, gates)), 1e-3))  # room for the legend above the dots
     right.margins(x=0.02)
-    right.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.99), ncols=2)
+    right.legend(frameon=False, loc="upper left", ncols=2)
     figure.savefig(path, dpi=130)
 
 

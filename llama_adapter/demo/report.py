@@ -134,8 +134,10 @@ def facts_table(outcome: Outcome) -> Table:
     table.add_row("trainable parameters", f"{trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
     table.add_row("adapter file", f"{outcome.adapter_bytes / 2**20:.2f} MiB")
     table.add_row("training", f"{outcome.config.steps} steps of {outcome.config.batch_size} items")
-    speed = f"{outcome.last('tokens_per_second'):,.0f} tokens/s"
-    table.add_row("speed", f"{speed} with {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    plural = "" if threads == 1 else "s"
+    speed = outcome.last("tokens_per_second")
+    table.add_row("speed", f"{speed:,.0f} tokens/s with {threads} thread{plural}")
     table.add_row("peak memory", f"{outcome.last('peak_memory_gib'):.2f} GiB, weights included")
     stages = ("answers_before", "training", "answers_after")
     parts = ", ".join(f"{name.replace('_', ' ')} {seconds[name]:.0f} s" for name in stages)
