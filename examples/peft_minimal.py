@@ -2,8 +2,8 @@
 
 Command:  python examples/peft_minimal.py [--base FOLDER_OR_NAME] [--steps 30] [--output FOLDER]
 Hardware: 2 CPU cores, 3 GB of memory; a GPU is used if there is one
-Time:     TIME
-Expected: RESULT
+Time:     about a minute of CPU time with one thread (40 s were measured)
+Expected: loss 5.7 -> 0.005; held-out words are answered in sentences before and as "high <> low" after
 """
 
 import random

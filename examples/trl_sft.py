@@ -3,8 +3,9 @@
 Command:  python examples/trl_sft.py [--base FOLDER_OR_NAME] [--steps 25] [--output FOLDER]
 Needs:    pip install trl
 Hardware: 2 CPU cores, 3 GB of memory; a GPU is used if there is one
-Time:     TIME
-Expected: RESULT
+Time:     about a minute of CPU time with one thread (49 s were measured)
+Expected: of four held-out answers none is JSON before and all are after; the form is learned from twelve
+          rows, the knowledge suffers: two of the four capitals are wrong then. Loss 1.2 -> 0.04
 """
 
 from pathlib import Path
@@ -34,16 +35,18 @@ def answer(country: str, capital: str) -> dict[str, str]:
     return {"role": "assistant", "content": f'{{"country": "{country}", "capital": "{capital}"}}'}
 
 
-def count_right(trainer: SFTTrainer) -> int:
-    """Held-out countries whose answer is exactly the wanted JSON; prints the answers."""
+def describe_answers(trainer: SFTTrainer) -> str:
+    """Print the answers for the held-out countries; say how many have the form, and the right capital."""
     trainer.model.eval()
     generator = pipeline("text-generation", model=trainer.model, tokenizer=trainer.processing_class)
-    right = 0
+    formed, right = 0, 0
     for country, capital in HELD_OUT.items():
         chat = generator([question(country)], max_new_tokens=24, do_sample=False)[0]["generated_text"]
-        print(f"  {country}: {chat[-1]['content'].strip()!r}")
-        right += chat[-1]["content"].strip() == answer(country, capital)["content"]
-    return right
+        said = chat[-1]["content"].strip()
+        print(f"  {country}: {said!r}")
+        formed += said.startswith('{"country": "') and said.endswith('"}')
+        right += said == answer(country, capital)["content"]
+    return f"{formed} of {len(HELD_OUT)} are JSON, {right} name the right capital"
 
 
 def main(
@@ -52,7 +55,7 @@ def main(
     learning_rate: float = 5e-3,
     output: Path = Path("runs/trl-sft"),
 ) -> None:
-    """Teach a chat model to answer in JSON, and count how often it does for countries it was not trained on.
+    """Teach a chat model to answer in JSON, and ask it about countries it was not trained on.
 
     Args:
         base: a chat model's folder or hub name; `make demo` writes the default.
@@ -81,9 +84,9 @@ def main(
         train_dataset=Dataset.from_list(rows),
         peft_config=ZeroInitConfig(task_type="CAUSAL_LM", prompt_length=10),
     )
-    print(f"right before: {count_right(trainer)} of {len(HELD_OUT)}")
+    print(f"before: {describe_answers(trainer)}")
     trainer.train()
-    print(f"right after: {count_right(trainer)} of {len(HELD_OUT)}")
+    print(f"after: {describe_answers(trainer)}")
     trainer.save_model(str(output))
     print(f"The adapter is in {output}.")
 

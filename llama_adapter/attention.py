@@ -92,10 +92,11 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
 
 def decorate_key(key: str) -> None:
     """Decorate the registered attention function ``key`` unless it is decorated or not registered."""
-    registered: Any = ALL_ATTENTION_FUNCTIONS.get(key)
+    registered = ALL_ATTENTION_FUNCTIONS.get(key)
     if registered is None or _adds_prompts(registered):
         return
-    if AttentionInterface().get(key) is registered:
+    is_shared = AttentionInterface().get(key) is registered
+    if is_shared:
         AttentionInterface.register(key, add_prompts(registered))
     else:  # put over the registered one by item assignment, which wins
         ALL_ATTENTION_FUNCTIONS[key] = add_prompts(registered)
@@ -132,15 +133,22 @@ def carry_prompts(attention: nn.Module, branch: nn.Module) -> None:
     if key is not None:
         decorate_key(key)
     attention.add_module(PROMPT_BRANCH, branch)
+    attention.register_forward_pre_hook(expect_prompts)
     attention.register_forward_hook(require_prompts_ran)
 
 
 def drop_prompts(attention: nn.Module) -> None:
     """Undo ``carry_prompts``: the module is again as it was."""
     delattr(attention, PROMPT_BRANCH)
-    for handle, hook in list(attention._forward_hooks.items()):
-        if hook is require_prompts_ran:
-            del attention._forward_hooks[handle]
+    for hooks in (attention._forward_pre_hooks, attention._forward_hooks):
+        for handle, hook in list(hooks.items()):
+            if hook in (expect_prompts, require_prompts_ran):
+                del hooks[handle]
+
+
+def expect_prompts(attention: nn.Module, args: tuple[Any, ...]) -> None:
+    """Forward pre-hook: whatever ran before, an interrupted pass included, says nothing about this one."""
+    _last_branch.module = None
 
 
 def require_prompts_ran(attention: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -151,7 +159,6 @@ def require_prompts_ran(attention: nn.Module, args: tuple[Any, ...], output: Any
     """
     branch: Any = attention._modules[PROMPT_BRANCH]
     ran = getattr(_last_branch, "module", None) is branch
-    _last_branch.module = None
     if not ran and branch.has_active_prompts():
         cause, remedy = _explain_no_op(attention)
         raise RuntimeError(f"The prompts of {branch.layer_name!r} had no effect: {cause}. Use {remedy}.")

@@ -48,13 +48,13 @@ def test_a_module_without_prompts_gets_the_very_same_output():
 
 
 def test_eager_is_decorated_only_in_the_adapted_models_file():
-    from transformers.models.gpt2 import modeling_gpt2
+    from transformers.models.glm4 import modeling_glm4  # no test adapts it
 
     tiny.adapted(prompt_length=3)
     from transformers.models.llama import modeling_llama
 
     assert modeling_llama.eager_attention_forward.adds_prompts
-    assert not hasattr(modeling_gpt2.eager_attention_forward, "adds_prompts")
+    assert not hasattr(modeling_glm4.eager_attention_forward, "adds_prompts")
 
 
 def test_a_function_registered_before_attaching_is_decorated(late_key):
@@ -104,6 +104,7 @@ def test_dropping_prompts_leaves_no_trace():
     layer = model.base_model.model.model.layers[0].self_attn
     attention.drop_prompts(layer)
     assert not layer._forward_hooks
+    assert not layer._forward_pre_hooks
     assert not hasattr(layer, attention.PROMPT_BRANCH)
 
 
@@ -144,3 +145,16 @@ def test_modules_that_use_the_interface_are_recognised():
     layer = tiny.llama().model.layers[0]
     assert attention.uses_attention_interface(layer.self_attn)
     assert not attention.uses_attention_interface(layer.mlp)
+
+
+def test_an_interrupted_pass_hides_no_later_no_op(monkeypatch):
+    """The kernel of a layer ran, then its pass broke off; the next pass bypasses the kernel altogether."""
+    model = tiny.adapted(prompt_length=3)
+    layer = model.base_model.model.model.layers[-1].self_attn
+    handle = layer.o_proj.register_forward_pre_hook(lambda module, args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(tiny.ids())
+    handle.remove()
+    monkeypatch.setattr(layer, "forward", lambda hidden_states, **kwargs: (hidden_states, None))
+    with pytest.raises(RuntimeError, match=r"layers\.3\.self_attn' had no effect"):
+        layer(torch.zeros(1, 2, 64))

@@ -1,6 +1,7 @@
 """``ZeroInitConfig``: all options of the method, as PEFT stores them in adapter_config.json."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from peft import PeftConfig
@@ -11,6 +12,9 @@ from llama_adapter.adapters.peft_type import ZERO_INIT
 from llama_adapter.adapters.presets import PRESETS
 from llama_adapter.adapters.prompts import PromptConfig
 from llama_adapter.errors import UserError
+
+IMPORT_LINE = "import llama_adapter  # makes the method known to PEFT, which finds none by itself"
+"""What a program must do before it loads a saved adapter."""
 
 FORMAT_VERSION = 1
 """Version of what adapter_config.json and the tensors mean; raised when either changes."""
@@ -96,6 +100,13 @@ class ZeroInitConfig(PeftConfig):
     def tuned_norms(self) -> NormConfig | None:
         """The options of the tuned norms, or None where none are tuned."""
         return parse_norms(self.norms)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save the options; PEFT's model card beside them gets the import that loading needs."""
+        super().save_pretrained(str(save_directory), **kwargs)
+        card = Path(save_directory) / "README.md"
+        if card.is_file() and IMPORT_LINE not in (text := card.read_text(encoding="utf-8")):
+            card.write_text(f"{text}\n## Loading\n\n```python\n{IMPORT_LINE}\n```\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, for adapter_config.json."""

@@ -19,7 +19,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from llama_adapter.data import Turn, load_template
+from llama_adapter.data import Encoder, Turn, load_template
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
 from llama_adapter.generation.config import SamplingConfig
@@ -51,6 +51,7 @@ class Generator:
         self.tokenizer = tokenizer
         self.template_name = template or default_template(tokenizer)
         self.template = load_template(self.template_name, tokenizer)
+        self.encoder = Encoder(tokenizer)  # the one that training uses, so that a prompt has the same tokens
 
     def generate(self, prompts: Sequence[str], settings: SamplingConfig | None = None) -> list[str]:
         """Answers each prompt, `settings.batch_size` at once.
@@ -105,7 +106,7 @@ class Generator:
             text = self.template.render_prompt(turns)
         except RecordProblem as problem:
             raise UserError(f"{problem}. Use another --template, or other prompts.") from problem
-        tokens = self.tokenizer(text, add_special_tokens=self.template.add_special_tokens)["input_ids"]
+        tokens = self.encoder.encode_prompt(text, self.template.add_special_tokens)
         if not tokens and self.tokenizer.bos_token_id is not None:
             tokens = [self.tokenizer.bos_token_id]
         if not tokens:

@@ -113,3 +113,10 @@ def test_another_base_is_noticed(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         PeftModel.from_pretrained(tiny.llama().bfloat16(), tmp_path)
+
+
+def test_the_model_card_tells_the_import(tmp_path):
+    model = tiny.adapted(prompt_length=3)
+    for _ in range(2):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text().count("import llama_adapter") == 1

@@ -66,12 +66,12 @@ def save_zero_init(folder, base, gate):
 def test_golden_text_with_a_zero_gate_and_another_text_with_an_open_one(shared_data, capsys):
     base = shared_data / "models" / "stories260k-hf"
     written = {}
-    for name, gate in (("closed", 0.0), ("open", 2.0)):
+    for name, gate, length in (("closed", 0.0, "200"), ("open", 2.0, "20")):
         save_zero_init(name, base, gate)
-        assert main(["generate", "--adapter", name, "--prompt", "", "--max-new-tokens", "200"]) == 0
+        assert main(["generate", "--adapter", name, "--prompt", "", "--max-new-tokens", length]) == 0
         written[name] = capsys.readouterr().out.removesuffix("\n")
     assert written["closed"] == (base / "expected_greedy_200.txt").read_text()
-    assert written["open"] != written["closed"]
+    assert not written["closed"].startswith(written["open"])
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,11 @@ def flex_attention_agrees(subject: Subject) -> None:
 def train_compiled(subject: Subject, backend: str, steps: int = 20) -> None:
     """One graph, no recompilation, the losses of an uncompiled run.
 
-    Every kind of part takes part, but not in many layers: tracing takes most of the time.
+    Every kind of part takes part, but not in many places: tracing takes most of the time.
     """
     subject = subject.shallow()
-    config = subject.everything(delta_layers=1)
+    deltas = [delta | {"targets": ["attention"]} for delta in subject.deltas()]
+    config = subject.everything(delta_layers=1, deltas=deltas)
     wanted = _train(subject.adapt(config), subject, lambda model: model, steps)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

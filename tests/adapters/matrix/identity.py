@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from llama_adapter import UserError, ZeroInitConfig
+from llama_adapter.adapters.layer import value_of
 from llama_adapter.adapters.prompts import PromptLayer
 from tests.adapters.matrix.subjects import (
     Subject,
@@ -53,13 +54,15 @@ def prompts_follow_the_formula(subject: Subject) -> None:
     calls = _record_attend(branch)
     output(model, subject.inputs())
     attention, query, scaling, softcap, got = calls[0]
-    keys, values = _keys_and_values(model.base_model.model, attention, branch.zero_init_prompt["default"])
+    keys, values = _keys_and_values(
+        model.base_model.model, attention, value_of("default", branch.zero_init_prompt)
+    )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     per_group = query.shape[1] // keys.shape[0]
     for head in range(query.shape[1]):
         scores = query[:, head] @ keys[head // per_group].T * scale
         scores = softcap * (scores / softcap).tanh() if softcap else scores
-        gate = branch.zero_init_gate["default"][head].tanh()
+        gate = value_of("default", branch.zero_init_gate)[head].tanh()
         wanted = gate * (scores.softmax(-1) @ values[head // per_group])
         torch.testing.assert_close(got[:, :, head], wanted, rtol=1e-4, atol=1e-5)
 

@@ -1,11 +1,14 @@
 """Runs the support matrix: one test per cell, and the page in the docs is the table that was run."""
 
+import os
+import re
+
 import pytest
 import torch
 
 from llama_adapter.adapters.families import FAMILIES
-from tests.adapters.matrix.processes import KNOWN_WARNING, REPOSITORY, bystander_answers
-from tests.adapters.matrix.subjects import SUBJECTS
+from tests.adapters.matrix.processes import KNOWN_WARNING, REPOSITORY, bystander_answers, share
+from tests.adapters.matrix.subjects import SUBJECTS, trainable
 from tests.adapters.matrix.table import CHECKS, COMMAND, NOT_APPLICABLE, RUN, cell, page
 from tests.adapters.matrix.tiny_models import DECODER, IMAGE, TEXT
 
@@ -15,6 +18,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning"),
 ]
 
+_AFTER_THE_STACK = {"gpt2": "transformer.ln_f", "falcon": "transformer.ln_f", "bloom": "transformer.ln_f"}
+_AFTER_THE_STACK |= {"mpt": "transformer.norm_f", "vit": "vit.layernorm", "dinov2": "dinov2.layernorm"}
+_AFTER_THE_STACK |= dict.fromkeys(("clip_vision_model", "siglip_vision_model"), "post_layernorm")
+FINAL_NORMS = {name: {_AFTER_THE_STACK.get(name, "model.norm")} for name in SUBJECTS}
+FINAL_NORMS |= {name: set() for name in ("bert", "roberta", "deberta-v2")}  # each layer ends with a norm
+
 
 def _cells():
     for check in CHECKS:
@@ -22,6 +31,12 @@ def _cells():
             if cell(check, subject).state != NOT_APPLICABLE:
                 marks = [pytest.mark.slow] if check.slow else []
                 yield pytest.param(check, subject, id=f"{check.name}-{subject.model_type}", marks=marks)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_folder(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    share(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +78,16 @@ def test_transformers_still_refuses_what_the_table_says(subject):
     sdpa = cell(by_name["implementations_agree"], subject).state == RUN
     assert flex == model._supports_flex_attn
     assert sdpa == model._supports_sdpa == ("sdpa" in subject.implementations)
+
+
+@pytest.mark.parametrize("subject", list(SUBJECTS.values()), ids=list(SUBJECTS))
+def test_tuned_norms_end_with_the_one_after_the_layers(subject):
+    """Not with one before the layers, as Bloom and CLIP have, and not with none where there is one."""
+    model = subject.adapt(subject.deltas_only([], norms=True, delta_layers=1), noise=0)
+    outside = {
+        name.rpartition(".zero_init")[0] for name in trainable(model) if not re.search(r"\.\d+\.", name)
+    }
+    assert {name.removeprefix("base_model.model.") for name in outside} == FINAL_NORMS[subject.model_type]
 
 
 def test_files_with_several_eager_functions_stay_untouched():
