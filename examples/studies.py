@@ -5,8 +5,7 @@ Command:   python examples/studies.py methods --data alpaca.json
            python examples/studies.py sweep --data alpaca.json
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
 Time:      a run of 100 steps of 4 rows takes about 5 minutes on 2 cores with SmolLM2-135M in bfloat16
-Result:    a table of answer NLL before and after, results.json and a picture in runs/studies/<study>;
-           docs/guidance.md quotes what we got
+Result:    a table of answer NLL before and after, results.json and a picture in runs/studies/<study>
 """
 
 import json
