@@ -1,10 +1,10 @@
 """Three small studies on instruction data: methods side by side, zero against random gates, and a sweep.
 
-Command:   python examples/studies.py methods --data alpaca.json
-           python examples/studies.py gates --data alpaca.json
-           python examples/studies.py sweep --data alpaca.json
+Command:   python examples/studies.py methods --setup.data alpaca.json
+           python examples/studies.py gates --setup.data alpaca.json
+           python examples/studies.py sweep --setup.data alpaca.json
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
-Time:      a run of 100 steps of 4 rows takes about 5 minutes on 2 cores with SmolLM2-135M in bfloat16
+Time:      not measured on an idle machine yet; one run per setting and seed, 100 steps of 4 rows each
 Result:    a table of answer NLL before and after, results.json and a picture in runs/studies/<study>
 """
 
