@@ -10,8 +10,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import datasets
 import torch
@@ -63,6 +64,7 @@ def run(config: DemoConfig) -> int:
     check_matplotlib()  # before minutes of work
     if config.threads:
         torch.set_num_threads(config.threads)
+    config = replace(config, dtype=choose_dtype(config.dtype))
     console, watch, output_dir = Console(), Stopwatch(), Path(config.output_dir)
     with _quiet_libraries():
         _prepare_base(config.base, console, watch)
@@ -92,9 +94,21 @@ def run(config: DemoConfig) -> int:
     return _finish(outcome, console)
 
 
+def choose_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
+    """The precision itself, or for ``auto`` bfloat16 where this machine's processor computes in it."""
+    if dtype != "auto":
+        return dtype
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities()
+        native = any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return "bfloat16" if native else "float32"
+
+
 def load_adapted(config: DemoConfig) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """Load base model and tokenizer, and attach a new adapter with prompts in every layer."""
-    base = BaseModelConfig(name_or_path=config.base, dtype="float32")
+    base = BaseModelConfig(name_or_path=config.base, dtype=config.dtype)
     adapter = ZeroInitConfig(
         task_type="CAUSAL_LM", prompt_length=config.prompt_length, prompt_init_std=config.prompt_init_std
     )

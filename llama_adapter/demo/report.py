@@ -137,7 +137,7 @@ def facts_table(outcome: Outcome) -> Table:
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
     speed = outcome.last("tokens_per_second")
-    table.add_row("speed", f"{speed:,.0f} tokens/s with {threads} thread{plural}")
+    table.add_row("speed", f"{speed:,.0f} tokens/s with {threads} thread{plural}, base in {outcome.config.dtype}")
     table.add_row("peak memory", f"{outcome.last('peak_memory_gib'):.2f} GiB, weights included")
     stages = ("answers_before", "training", "answers_after")
     parts = ", ".join(f"{name.replace('_', ' ')} {seconds[name]:.0f} s" for name in stages)
@@ -158,7 +158,7 @@ def show_examples(outcome: Outcome, console: Console) -> None:
 def commands(outcome: Outcome) -> list[str]:
     """Command lines that work as they stand with what was just saved."""
     program = command_name()
-    base = f"--base {shlex.quote(outcome.config.base)}"
+    base = f"--base {shlex.quote(outcome.config.base)} --dtype {outcome.config.dtype}"
     adapter = f"--adapter {shlex.quote(str(outcome.adapter))}"
     prompt = '--prompt "Could you remind me of the birthday cake in 25 minutes?"'
     next_dir = shlex.quote(f"{outcome.config.output_dir.rstrip('/')}-2")

@@ -5,6 +5,7 @@ line can list the options at once.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from llama_adapter.errors import UserError
 
@@ -20,7 +21,7 @@ class DemoConfig:
     seed: int = 0
     """Decides the split of phrasings and values, the items, the first weights and the order of training."""
 
-    steps: int = 140
+    steps: int = 120
     """Optimiser steps."""
 
     learning_rate: float = 1e-2
@@ -48,6 +49,10 @@ class DemoConfig:
     base: str = "models/SmolLM2-135M-Instruct"
     """Folder of the base model. One named SmolLM2-135M-Instruct is written when it does not exist; to try
     another chat model, name its folder or its name on the hub."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the frozen base model; `auto` takes bfloat16 where the processor has instructions for it
+    (AVX-512 BF16, AMX, GPUs since Ampere) and float32 elsewhere. The adapter trains in float32."""
 
     threads: int = 0
     """CPU threads; 0 leaves the choice to torch."""
