@@ -137,7 +137,9 @@ def facts_table(outcome: Outcome) -> Table:
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
     speed = outcome.last("tokens_per_second")
-    table.add_row("speed", f"{speed:,.0f} tokens/s with {threads} thread{plural}, base in {outcome.config.dtype}")
+    table.add_row(
+        "speed", f"{speed:,.0f} tokens/s with {threads} thread{plural}, base in {outcome.config.dtype}"
+    )
     table.add_row("peak memory", f"{outcome.last('peak_memory_gib'):.2f} GiB, weights included")
     stages = ("answers_before", "training", "answers_after")
     parts = ", ".join(f"{name.replace('_', ' ')} {seconds[name]:.0f} s" for name in stages)

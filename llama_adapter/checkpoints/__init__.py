@@ -1,0 +1,1 @@
+"""Official checkpoint formats <-> Hugging Face models and PEFT adapters."""
