@@ -72,7 +72,7 @@ def methods(setup: Setup) -> list[Run]:
     lora = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
     adapters: dict[str, tuple[Callable[[], PeftConfig], float]] = {
         "V1: 10 prompts": (lambda: ZeroInitConfig(task_type="CAUSAL_LM", prompt_init_std=0.3), 1e-2),
-        "V2: bias + scale + norm": (lambda: ZeroInitConfig(task_type="CAUSAL_LM", **v2), 5e-3),
+        "V2: bias + scale + norm": (lambda: ZeroInitConfig(task_type="CAUSAL_LM", **v2), 1e-3),
         "LoRA r=8 on q, v": (lambda: LoraConfig(task_type="CAUSAL_LM", **lora), 2e-3),
     }
     return [
@@ -98,17 +98,24 @@ def gates(setup: Setup) -> list[Run]:
 
 
 def sweep(setup: Setup) -> list[Run]:
-    """Learning rate x prompt length x adapted layers."""
-    grid = product((1e-3, 3e-3, 1e-2, 3e-2), (10,), (None,))
-    grid = [*grid, *product((1e-2,), (1, 30), (None,)), *product((1e-2,), (10,), (8, 15))]
+    """Learning rate, prompt length, adapted layers and first size of the prompts, each varied on its own."""
+    grid = [
+        *product((1e-3, 3e-3, 1e-2, 3e-2), (10,), (None,), (1.0,)),
+        *product((1e-2,), (1, 30), (None,), (1.0,)),
+        *product((1e-2,), (10,), (8, 15), (1.0,)),
+        *product((1e-2,), (10,), (None,), (0.3, 0.1)),
+        *product((3e-3, 3e-2), (10,), (None,), (0.3,)),
+    ]
     return [
         Run(
-            name=f"lr {rate:g}, {length} prompts, {layers or 'all'} layers",
-            group=f"{rate:g}/{length}/{layers or 'all'}",
-            adapter=ZeroInitConfig(task_type="CAUSAL_LM", prompt_length=length, prompt_layers=layers),
+            name=f"lr {rate:g}, {length} prompts, {layers or 'all'} layers, std {std:g}",
+            group=f"{rate:g}/{length}/{layers or 'all'}/{std:g}",
+            adapter=ZeroInitConfig(
+                task_type="CAUSAL_LM", prompt_length=length, prompt_layers=layers, prompt_init_std=std
+            ),
             learning_rate=rate,
         )
-        for rate, length, layers in grid
+        for rate, length, layers, std in grid
     ]
 
 

@@ -47,6 +47,11 @@ VERBS = (
     Verb("train", "llama_adapter.training.run:train", "fine-tune an adapter as a YAML file describes"),
     Verb("generate", "llama_adapter.generation:generate", "answer a prompt, a file of prompts, or chat"),
     Verb(
+        "convert",
+        "llama_adapter.checkpoints.convert:convert",
+        "official checkpoint files to Hugging Face and PEFT, and back",
+    ),
+    Verb(
         "validate-data",
         "llama_adapter.data.validate:validate_data",
         "list every bad record with file and line",

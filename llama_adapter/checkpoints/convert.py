@@ -1,0 +1,98 @@
+"""The `convert` verb: official checkpoint files <-> Hugging Face models and PEFT adapters.
+
+Unusual: importing this file loads no torch; a kind's module is imported when that kind runs. A new kind is a
+new module and a line in ``KINDS``.
+"""
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import Literal
+
+from llama_adapter.errors import UserError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One official format and where both directions live."""
+
+    forward: str
+    """`module:function` from the official format to ours."""
+    reverse: str
+    """`module:function` back."""
+
+
+_HERE = "llama_adapter.checkpoints"
+_ADAPTER = Kind(f"{_HERE}.adapter_import:to_peft", f"{_HERE}.adapter_export:to_official")
+
+KINDS = {
+    "meta-llama": Kind(f"{_HERE}.meta_llama:to_hf", f"{_HERE}.meta_llama:to_official"),
+    "adapter-v1": _ADAPTER,
+    "adapter-v2": _ADAPTER,
+    "adapter-v2-chat": _ADAPTER,
+}
+"""Value of ``kind`` -> its functions, which take the settings and return an exit code."""
+
+
+@dataclass(kw_only=True)
+class ConvertConfig:
+    """Convert official checkpoint files into Hugging Face models or PEFT adapters, or back.
+
+    Raises:
+        UserError: the kind is unknown.
+    """
+
+    kind: str
+    """Official format: meta-llama, adapter-v1, adapter-v2 or adapter-v2-chat."""
+
+    checkpoint: str
+    """What to convert: a folder for models, a file for adapters; with `reverse`, our folder."""
+
+    output: str
+    """Where to write; must not exist yet."""
+
+    base: str | None = None
+    """Hugging Face folder of the LLaMA that an adapter belongs to."""
+
+    reverse: bool = False
+    """Write the official layout from ours."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the result; `auto` keeps what the checkpoint has."""
+
+    gate_activation: Literal["tanh", "identity"] | None = None
+    """For adapter-v1: what gates go through. The default, tanh, is how the official code trains; `identity`
+    reproduces the official V1 inference code."""
+
+    prompt_length: int | None = None
+    """For adapter-v1: prompts per layer, where the file leaves it open; the published file has 10."""
+
+    max_shard_size: str = "1GB"
+    """For models: largest file of the result; also bounds the memory that a conversion needs."""
+
+    verify: bool = True
+    """Compare checksums first; reads every file once more."""
+
+    overwrite: bool = False
+    """Replace what is at `output`."""
+
+    def __post_init__(self) -> None:
+        """Checks the kind."""
+        if self.kind not in KINDS:
+            near = difflib.get_close_matches(self.kind, KINDS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Use one of {list(KINDS)}."
+            raise UserError(f"kind is {self.kind!r}, which is unknown. {hint}")
+
+
+def convert(config: ConvertConfig) -> int:
+    """The `convert` verb.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a file is damaged or does not fit.
+    """
+    kind = KINDS[config.kind]
+    module, _, function = (kind.reverse if config.reverse else kind.forward).partition(":")
+    return getattr(importlib.import_module(module), function)(config)

@@ -1,0 +1,57 @@
+"""What an official file has and our format has no place for, kept in one file beside the result.
+
+A conversion writes it, the way back reads it; nothing else does. It is a safetensors file: left-over tensors
+under their official names, and the facts of the layout as JSON in its metadata.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llama_adapter.errors import UserError
+
+SIDECAR_FILE = "official.safetensors"
+_FORMAT = 1
+
+
+@dataclass(kw_only=True)
+class Sidecar:
+    """Facts and tensors for the way back."""
+
+    layout: dict[str, Any]
+    """Facts about the official file, as JSON values; each kind of file has its own."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors that the result does not hold, under their official names."""
+
+    def write(self, folder: str | Path) -> None:
+        """Write the file into ``folder``."""
+        metadata = {"format": str(_FORMAT), "layout": json.dumps(self.layout)}
+        save_file(self.tensors, Path(folder) / SIDECAR_FILE, metadata=metadata)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Sidecar | None":
+        """The sidecar of a folder; None where there is none.
+
+        Raises:
+            UserError: The file is damaged, or of a later format.
+        """
+        path = Path(folder) / SIDECAR_FILE
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except SafetensorError as error:
+            raise UserError(f"{str(path)!r} is damaged ({error}). Delete it, or convert again.") from error
+        if metadata.get("format") != str(_FORMAT):
+            raise UserError(
+                f"{str(path)!r} has format {metadata.get('format')!r}, this version reads {_FORMAT}. "
+                "Install a newer one (`pip install -U llama-adapter`)."
+            )
+        return cls(layout=json.loads(metadata["layout"]), tensors=tensors)
