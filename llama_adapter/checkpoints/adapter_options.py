@@ -33,30 +33,42 @@ def find_prompt_length(tensors: Mapping[str, Tensor], num_layers: int, wanted: i
     if PROMPTS not in tensors:
         return 0
     rows = tensors[PROMPTS].shape[0]
-    fitting = [
-        length
-        for length in range(1, rows + 1)
-        if rows % length == 0 and _fits(tensors, rows // length, num_layers)
-    ]
+    fitting = [length for length in range(1, rows + 1) if _fits(tensors, rows, length, num_layers)]
     if wanted is None and _VISUAL_QUERIES in tensors:  # as many visual queries as prompts, by construction
         wanted = tensors[_VISUAL_QUERIES].shape[0]
     if wanted is None:
-        wanted = fitting[0] if len(fitting) == 1 else PUBLISHED_PROMPT_LENGTH
+        wanted = _likely(tensors, rows, fitting, num_layers)
     if wanted not in fitting:
         raise UserError(
-            f"{PROMPTS} with its {rows} rows and the file's gates do not fit {wanted} prompts per layer "
-            f"in a model of {num_layers} layers. Set `--prompt_length` to one of {fitting}."
+            f"{PROMPTS} with its {rows} rows and the file's gates do not fit {wanted or 'a known number of'} "
+            f"prompts per layer in a model of {num_layers} layers. Set `--prompt_length` to one of {fitting}."
         )
     return wanted
 
 
-def _fits(tensors: Mapping[str, Tensor], adapted: int, num_layers: int) -> bool:
-    """Whether the gates allow prompts in just the top-most ``adapted`` layers."""
-    if adapted > num_layers:
+def _likely(tensors: Mapping[str, Tensor], rows: int, fitting: list[int], num_layers: int) -> int | None:
+    """The one length by which all gates below the adapted layers are zero, else the published one."""
+    gates = _gates(tensors, num_layers)
+    opened = min(
+        (layer for layer, gate in enumerate(gates) if gate is not None and gate.any()), default=num_layers
+    )
+    plausible = [length for length in fitting if num_layers - rows // length <= opened]
+    if len(plausible) == 1 or len(fitting) == 1:
+        return (plausible or fitting)[0]
+    return PUBLISHED_PROMPT_LENGTH if PUBLISHED_PROMPT_LENGTH in fitting else None
+
+
+def _fits(tensors: Mapping[str, Tensor], rows: int, length: int, num_layers: int) -> bool:
+    """Whether so many prompts per layer fill just the top-most layers, each of which has a gate."""
+    adapted = rows // length
+    if rows % length or adapted > num_layers:
         return False
-    gates = [tensors.get(META_LAYER.format(layer=layer) + "attention.gate") for layer in range(num_layers)]
-    below, within = gates[: num_layers - adapted], gates[num_layers - adapted :]
-    return all(gate is None or not gate.any() for gate in below) and all(gate is not None for gate in within)
+    return all(gate is not None for gate in _gates(tensors, num_layers)[num_layers - adapted :])
+
+
+def _gates(tensors: Mapping[str, Tensor], num_layers: int) -> list[Tensor | None]:
+    """The gate of each layer, None where the file has none."""
+    return [tensors.get(META_LAYER.format(layer=layer) + "attention.gate") for layer in range(num_layers)]
 
 
 def cut_prompts(tensors: Mapping[str, Tensor], prompt_length: int, num_layers: int) -> dict[str, Tensor]:

@@ -34,7 +34,9 @@ def load(case):
 
 def is_base(name):
     """Whether a tensor belongs to the frozen LLaMA and is no norm."""
-    return name.endswith(BASE_PARTS) and "lora_" not in name and "layers." in name or name.endswith(BASE_ALONE)
+    return (
+        name.endswith(BASE_PARTS) and "lora_" not in name and "layers." in name or name.endswith(BASE_ALONE)
+    )
 
 
 def adapter_tensors(case):
@@ -49,7 +51,9 @@ def write_meta_llama(case, folder):
     """Write the case's LLaMA as Meta's files."""
     tensors = {name.removeprefix("llama."): tensor for name, tensor in load(case).items()}
     base = {name: tensor for name, tensor in tensors.items() if is_base(name) or name.endswith(NORM_WEIGHTS)}
-    base = {name: tensor for name, tensor in base.items() if name.startswith(("layers.", *BASE_ALONE, "norm."))}
+    base = {
+        name: tensor for name, tensor in base.items() if name.startswith(("layers.", *BASE_ALONE, "norm."))
+    }
     folder.mkdir()
     torch.save(base, folder / "consolidated.00.pth")
     (folder / "params.json").write_text(json.dumps(PARAMS))

@@ -1,4 +1,4 @@
-"""The visual part of official V2 models in a few lines of plain torch (fact sheet 07, section 6, rows 8, 9)."""
+"""The visual part of official V2 models in plain torch (fact sheet 07, section 6, rows 8 and 9)."""
 
 import torch
 from torch.nn import functional
