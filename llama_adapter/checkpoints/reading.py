@@ -112,7 +112,7 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _reason(error: pickle.UnpicklingError) -> str:
-    """Why safe unpickling stopped, and what to do; torch's own advice, to load it all the same, is left out."""
+    """Why safe unpickling stopped, and what to do; not torch's own advice, to load it all the same."""
     culprit = _GLOBAL.search(str(error))
     if culprit is None:
         return "it is damaged, or a plain pickle. Use a file written by torch.save or safetensors."

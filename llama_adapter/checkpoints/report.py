@@ -16,7 +16,7 @@ from torch import Tensor
 from llama_adapter.errors import UserError
 
 _SHOWN = 6
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|(?<=\[)\d+(?=\]$)")
 
 
 @dataclass(kw_only=True)

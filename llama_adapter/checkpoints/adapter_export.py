@@ -1,0 +1,163 @@
+"""PEFT adapter folders -> official LLaMA-Adapter files: the inverse of ``adapter_import``.
+
+What our format has no place for (key prefix, container, gates of layers without prompts) comes from the
+sidecar file that a conversion leaves in the folder. Without it the official code's own habits are used, and
+the command says which.
+
+Source: fact sheet 07, sections 4 to 6.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from llama_adapter.adapters import ZeroInitConfig
+from llama_adapter.checkpoints.adapter_base import AdapterBase
+from llama_adapter.checkpoints.adapter_import import WEIGHTS_FILE
+from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, PROMPTS, Layout, pairs, prompt_rows
+from llama_adapter.checkpoints.conditioner import CONDITIONER_FILE
+from llama_adapter.checkpoints.convert import ConvertConfig
+from llama_adapter.checkpoints.names import META_LAYER
+from llama_adapter.checkpoints.report import summary
+from llama_adapter.checkpoints.sidecar import Sidecar
+from llama_adapter.checkpoints.writing import new_file
+from llama_adapter.errors import UserError
+from llama_adapter.models import check_adapter
+
+
+def to_official(config: ConvertConfig) -> int:
+    """Write an adapter folder as one file of the official layout.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The adapter has parts that the official code does not know.
+    """
+    layout, base = LAYOUTS[config.kind], AdapterBase(config.base)
+    adapter = _read_options(config)
+    sidecar = Sidecar.read(config.checkpoint)
+    facts = sidecar.layout if sidecar else _habits(layout, adapter)
+    tensors = _join_prompts(_official_tensors(config, adapter, base), base.num_layers)
+    plain = {_prefixed(name, facts["prefix"]): tensor for name, tensor in tensors.items()}
+    plain |= _conditioner(config, layout) | (sidecar.tensors if sidecar else {})
+    if config.dtype != "auto":
+        plain = {name: tensor.to(getattr(torch, config.dtype)) for name, tensor in plain.items()}
+    content: dict[str, Any] = {facts["container"]: plain} if facts["container"] else dict(plain)
+    if facts["config"] is not None:
+        content["config"] = facts["config"]
+    with new_file(config.output, config.overwrite) as path:
+        torch.save(content, path)
+    _say(config, plain, facts, known=sidecar is not None)
+    return 0
+
+
+def _read_options(config: ConvertConfig) -> ZeroInitConfig:
+    """The adapter's options.
+
+    Raises:
+        UserError: It is of another method, or the official code could not reproduce it.
+    """
+    check_adapter(config.checkpoint)
+    adapter = PeftConfig.from_pretrained(config.checkpoint)
+    if not isinstance(adapter, ZeroInitConfig):
+        raise UserError(
+            f"The adapter in {config.checkpoint!r} is of type {adapter.peft_type}. Use a zero-init adapter."
+        )
+    if adapter.gate_activation == "identity" and config.kind != "adapter-v1":
+        raise UserError(
+            f"The adapter has gate_activation 'identity', but code for {config.kind} always uses tanh. "
+            "Use --kind adapter-v1."
+        )
+    return adapter
+
+
+def _official_tensors(config: ConvertConfig, adapter: ZeroInitConfig, base: AdapterBase) -> dict[str, Tensor]:
+    """The adapter's tensors under official names, prompts still layer by layer."""
+    tensors = load_file(f"{config.checkpoint}/{WEIGHTS_FILE}")
+    known = {pair.ours: pair for pair in pairs(LAYOUTS[config.kind], base.num_layers)}
+    misfits = [name for name in tensors if name not in known]
+    if misfits:
+        raise UserError(
+            f"{len(misfits)} tensors have no place in files of --kind {config.kind}: {summary(misfits)}. "
+            f"Use the kind that fits, one of {list(LAYOUTS)}, and the adapter's own base model."
+        )
+    official = {}
+    for name, tensor in tensors.items():
+        pair = known[name]
+        scalar = pair.part == "gate" and adapter.gate == "scalar"
+        official[pair.official] = base.to_official(tensor, pair.change, scalar).contiguous()
+    return official
+
+
+def _join_prompts(tensors: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """The tensors with the prompts of all layers, (P, H) each, stacked from the bottom.
+
+    Raises:
+        UserError: Other layers than the top-most have prompts.
+    """
+    adapted = [layer for layer in range(num_layers) if prompt_rows(layer) in tensors]
+    if adapted != list(range(num_layers - len(adapted), num_layers)):
+        raise UserError(
+            f"The layers {adapted} of {num_layers} have prompts, but official code puts them into the "
+            "top-most layers. Train with prompt_layers set to a number."
+        )
+    names = [prompt_rows(layer) for layer in adapted]
+    joined = {name: tensor for name, tensor in tensors.items() if name not in names}
+    if adapted:
+        joined[PROMPTS] = torch.cat([tensors[name] for name in names])
+    return joined
+
+
+def _prefixed(name: str, prefix: str) -> str:
+    """A name as the file has it: LLaMA's own tensors get the prefix."""
+    return prefix + name if name.startswith(META_LAYER.partition(".")[0]) or name == "norm.weight" else name
+
+
+def _conditioner(config: ConvertConfig, layout: Layout) -> dict[str, Tensor]:
+    """The visual part that lies beside the adapter, for files that have one.
+
+    Raises:
+        UserError: It is missing: official code would run with random weights in its place.
+    """
+    if not layout.conditioner:
+        return {}
+    path = f"{config.checkpoint}/{CONDITIONER_FILE}"
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"There is no {path!r}, and official code for --kind {config.kind} always uses a visual part. "
+            "Use an adapter that has one, or --kind adapter-v1."
+        ) from error
+
+
+def _habits(layout: Layout, adapter: ZeroInitConfig) -> dict[str, Any]:
+    """How the official code writes its files, for an adapter that never was one."""
+    options = None
+    if layout.conditioner:
+        ranks = [delta.rank for delta in adapter.linear_deltas if delta.kind == "lora"]  # type: ignore[attr-defined]
+        kinds = [delta.kind for delta in adapter.linear_deltas]
+        options = {"w_bias": "bias" in kinds, "w_lora": bool(ranks), "lora_rank": ranks[0] if ranks else 16}
+    return {"container": layout.container, "prefix": layout.llama_prefix, "config": options, "left_out": {}}
+
+
+def _say(config: ConvertConfig, tensors: Mapping[str, Tensor], facts: dict[str, Any], known: bool) -> None:
+    """Print what was written, and what may differ from a file that this adapter came from."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Wrote {len(tensors)} tensors to {config.output}: {summary(tensors)}.")
+    for reason, names in facts["left_out"].items():
+        console.print(f"Not in it, though the file that was converted had them: {names} ({reason}).")
+    if not known:
+        console.print(
+            "There is no sidecar file, so the official code's habits were followed: "
+            f"tensors {'under ' + repr(facts['container']) if facts['container'] else 'at the top level'}, "
+            f"LLaMA's names {'after ' + repr(facts['prefix']) if facts['prefix'] else 'without prefix'}, "
+            "no gates for layers without prompts, no rope.freqs, "
+            f"scalar gates of shape (1,), others (1, heads, 1, 1), options {facts['config']}."
+        )

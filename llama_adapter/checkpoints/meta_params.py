@@ -1,0 +1,87 @@
+"""Meta's params.json -> transformers' LlamaConfig.
+
+params.json leaves things out: the vocabulary may be -1, the MLP's width is a rule with rounding, the context
+length is nowhere. What the weights show is taken from them, the rest from the release that the file belongs
+to. Source: the params.json files of the releases.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig
+
+from llama_adapter.errors import UserError
+
+_LLAMA_3_THETA = 500_000.0
+
+
+def read_params(folder: Path) -> dict[str, Any]:
+    """The content of params.json.
+
+    Raises:
+        UserError: It is missing, no JSON, or lacks a size.
+    """
+    path = folder / "params.json"
+    try:
+        params = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"There is no {str(path)!r}. Put the params.json that came with the weights into that folder."
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(path)!r} is no JSON ({error}). Use a fresh copy.") from error
+    missing = [name for name in ("dim", "n_layers", "n_heads", "norm_eps") if name not in params]
+    if missing:
+        raise UserError(f"{str(path)!r} lacks {missing}. Use the params.json that came with the weights.")
+    return params
+
+
+def llama_config(params: dict[str, Any], vocab_size: int, intermediate_size: int, tied: bool) -> LlamaConfig:
+    """The config of a model.
+
+    Args:
+        params: Content of params.json.
+        vocab_size: Rows of the token embeddings.
+        intermediate_size: Rows of ``feed_forward.w1``.
+        tied: Whether the weights hold no output embeddings of their own.
+    """
+    llama_3 = params.get("rope_theta") == _LLAMA_3_THETA
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=params["dim"],
+        intermediate_size=intermediate_size,
+        num_hidden_layers=params["n_layers"],
+        num_attention_heads=params["n_heads"],
+        num_key_value_heads=params.get("n_kv_heads") or params["n_heads"],
+        rms_norm_eps=params["norm_eps"],
+        max_position_embeddings=_context(params, llama_3),
+        rope_parameters=_rope(params),
+        tie_word_embeddings=tied,
+        bos_token_id=128_000 if llama_3 else 1,
+        eos_token_id=128_001 if llama_3 else 2,
+    )
+
+
+def _context(params: dict[str, Any], llama_3: bool) -> int:
+    """Context length: LLaMA 1, 2, 3 and 3.1 had 2048, 4096, 8192 and 131072."""
+    if "max_seq_len" in params:
+        return params["max_seq_len"]
+    if llama_3:
+        return 131_072 if params.get("use_scaled_rope") else 8192
+    return 2048 if params["norm_eps"] == 1e-6 else 4096  # the one size that tells 1 from 2
+
+
+def _rope(params: dict[str, Any]) -> dict[str, Any]:
+    """Rotary settings; scaled ones since LLaMA 3.1, more so in the small models of 3.2."""
+    theta = params.get("rope_theta", 10_000.0)
+    if not params.get("use_scaled_rope"):
+        return {"rope_type": "default", "rope_theta": theta}
+    return {
+        "rope_type": "llama3",
+        "rope_theta": theta,
+        "factor": params.get("rope_scaling_factor", 32.0 if params["dim"] <= 3072 else 8.0),
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }

@@ -1,0 +1,29 @@
+"""The verb finds its kinds."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from llama_adapter.checkpoints.convert import KINDS, ConvertConfig
+from llama_adapter.errors import UserError
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_has_both_directions(name):
+    for target in (KINDS[name].forward, KINDS[name].reverse):
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_an_unknown_kind_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'adapter-v2-chat'"):
+        ConvertConfig(kind="adapter-v2-chatt", checkpoint="x", output="y")
+    with pytest.raises(UserError, match="Use one of"):
+        ConvertConfig(kind="gguf", checkpoint="x", output="y")
+
+
+def test_the_options_are_listed_without_torch():
+    code = "import llama_adapter.checkpoints.convert, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
