@@ -4,7 +4,7 @@ Command:   python examples/studies.py methods --setup.data alpaca.json
            python examples/studies.py gates --setup.data alpaca.json
            python examples/studies.py sweep --setup.data alpaca.json
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
-Time:      about 10 minutes on one core for each setting and seed (100 steps of 4 rows, at most 256 tokens long)
+Time:      10 minutes on one core per setting and seed, with --setup.max_length 256
 Result:    a table of answer NLL before and after, results.json and a picture in runs/studies/<study>
 """
 

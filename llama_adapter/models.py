@@ -313,7 +313,7 @@ def _what_lies_in(folder: Path) -> str:
             "and save_pretrained it as a Hugging Face folder."
         )
     if any(folder.glob("consolidated.*.pth")) or (folder / "params.json").is_file():
-        return "It holds Meta's own format; convert it with transformers' convert_llama_weights_to_hf script."
+        return "It holds Meta's own format; convert it with `llama-adapter convert --kind meta-llama`."
     inner = sorted(found.parent.name for found in folder.glob("*/config.json"))
     if inner:
         return f"Did you mean its folder {inner[0]!r}?"

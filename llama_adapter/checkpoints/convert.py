@@ -39,7 +39,7 @@ class ConvertConfig:
     """Convert official checkpoint files into Hugging Face models or PEFT adapters, or back.
 
     Raises:
-        UserError: the kind is unknown.
+        UserError: the kind is unknown, or a size is not positive.
     """
 
     kind: str
@@ -67,8 +67,9 @@ class ConvertConfig:
     prompt_length: int | None = None
     """For adapter-v1: prompts per layer, where the file leaves it open; the published file has 10."""
 
-    max_shard_size: str = "1GB"
-    """For models: largest file of the result; also bounds the memory that a conversion needs."""
+    max_shard_gb: float = 1.0
+    """For models: largest file of the result in GB; never over half of the largest official file, so that a
+    conversion needs little memory."""
 
     verify: bool = True
     """Compare checksums first; reads every file once more."""
@@ -77,11 +78,13 @@ class ConvertConfig:
     """Replace what is at `output`."""
 
     def __post_init__(self) -> None:
-        """Checks the kind."""
+        """Checks the values."""
         if self.kind not in KINDS:
             near = difflib.get_close_matches(self.kind, KINDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Use one of {list(KINDS)}."
             raise UserError(f"kind is {self.kind!r}, which is unknown. {hint}")
+        if self.max_shard_gb <= 0:
+            raise UserError(f"max_shard_gb is {self.max_shard_gb}. Use a size above 0.")
 
 
 def convert(config: ConvertConfig) -> int:

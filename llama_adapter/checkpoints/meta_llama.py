@@ -34,6 +34,7 @@ from llama_adapter.models import check_base
 
 _OUTPUT = "output.weight"
 _FREQUENCIES = "rope.freqs"
+_SMALLEST_SHARD = 100_000_000
 _MISFIT = "Use a folder whose params.json and files belong together."
 
 
@@ -96,7 +97,7 @@ def to_hf(config: ConvertConfig) -> int:
             files = [read_checkpoint(path, verify=False) for path in official.paths]
             return {hf: _whole(names[hf], files, model_config).to(plan[hf].dtype) for hf in wanted}
 
-        write_model(folder, plan, make, config.max_shard_size)
+        write_model(folder, plan, make, _shard_size(official, config.max_shard_gb))
         _write_config(folder, model_config)
         report.notes.append(write_tokenizer(source, folder))
         _sidecar(official, report).write(folder)
@@ -171,6 +172,12 @@ def _open(source: Path, verify: bool) -> MetaLlama:
                 "Use files of one model."
             )
     return MetaLlama(paths=paths, params=params, container=files[0].container, pieces=files[0].tensors)
+
+
+def _shard_size(official: MetaLlama, wanted_gb: float) -> int:
+    """Bytes of an output file: as much is held in memory, and as much again of the mapped input."""
+    largest = max(path.stat().st_size for path in official.paths)
+    return min(int(wanted_gb * 1e9), max(largest // 2, _SMALLEST_SHARD))
 
 
 def _account(official: MetaLlama, config: Any) -> ConversionReport:

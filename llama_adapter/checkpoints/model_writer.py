@@ -20,7 +20,7 @@ def write_model(
     folder: Path,
     plan: Mapping[str, torch.Tensor],
     make: Callable[[Sequence[str]], dict[str, Tensor]],
-    max_shard_size: str,
+    max_shard_size: int,
 ) -> None:
     """Write the weights of a model, with the index that transformers reads.
 
@@ -28,7 +28,7 @@ def write_model(
         folder: Where the files go.
         plan: Name -> a tensor of its shape and type on the meta device.
         make: Makes the tensors of one file from their names.
-        max_shard_size: Largest file, such as ``1GB``.
+        max_shard_size: Largest file, in bytes.
     """
     split = split_state_dict_into_shards_factory(
         dict(plan),

@@ -8,11 +8,11 @@ special to the demo but the task and the order of things.
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -101,7 +101,7 @@ def choose_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["floa
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        found = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.14
+        found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.14
         native = any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return "bfloat16" if native else "float32"
 

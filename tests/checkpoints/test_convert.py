@@ -24,6 +24,11 @@ def test_an_unknown_kind_names_the_nearest():
         ConvertConfig(kind="gguf", checkpoint="x", output="y")
 
 
+def test_a_file_of_no_size_is_refused():
+    with pytest.raises(UserError, match="max_shard_gb is 0"):
+        ConvertConfig(kind="meta-llama", checkpoint="x", output="y", max_shard_gb=0)
+
+
 def test_the_options_are_listed_without_torch():
     code = "import llama_adapter.checkpoints.convert, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,6 +15,7 @@ from llama_adapter.checkpoints.shards import split, split_axis
 from llama_adapter.cli import main
 from llama_adapter.errors import UserError
 from tests.adapters.official import GOLDEN
+from tests.checkpoints.measure_memory import measure
 from tests.tiny import tiny_llama
 
 
@@ -66,7 +67,7 @@ def run(source, output, **options):
     container=st.sampled_from(["", "model"]),
     inner=st.sampled_from([12, 20]),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
-    limit=st.sampled_from(["1KB", "1GB"]),
+    limit=st.sampled_from([1e-6, 1.0]),
 )
 def test_there_and_back_is_the_identity(groups, tied, files, by_vocabulary, container, inner, dtype, limit):
     params = PARAMS | {"n_kv_heads": groups}
@@ -74,7 +75,7 @@ def test_there_and_back_is_the_identity(groups, tied, files, by_vocabulary, cont
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shares = write(folder / "meta", params, tensors, files, by_vocabulary, container)
-        run(folder / "meta", folder / "hf", max_shard_size=limit)
+        run(folder / "meta", folder / "hf", max_shard_gb=limit)
         run(folder / "hf", folder / "back", reverse=True)
         assert json.loads((folder / "back" / "params.json").read_text()) == params
         for index, share in enumerate(shares):
@@ -179,3 +180,10 @@ def test_files_of_different_models_are_refused(tmp_path):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no consolidated.00.pth"):
         run(tmp_path, tmp_path / "hf")
+
+
+@pytest.mark.slow
+def test_memory_stays_below_the_largest_file():
+    found = measure(layers=12, files=2, max_shard_gb=1.0)
+    assert found["largest file"] > 500
+    assert found["resident share of the largest file"] < 1.3

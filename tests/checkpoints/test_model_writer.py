@@ -18,7 +18,7 @@ def test_files_stay_below_the_limit_and_the_index_finds_all(tmp_path):
         asked.append(list(names))
         return {name: WEIGHTS[name] for name in names}
 
-    write_model(tmp_path, PLAN, make, "9KB")
+    write_model(tmp_path, PLAN, make, 9000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert [len(names) for names in asked] == [2, 2, 1]
     for name, tensor in WEIGHTS.items():
@@ -26,5 +26,5 @@ def test_files_stay_below_the_limit_and_the_index_finds_all(tmp_path):
 
 
 def test_one_file_needs_no_index(tmp_path):
-    write_model(tmp_path, PLAN, lambda names: {name: WEIGHTS[name] for name in names}, "1GB")
+    write_model(tmp_path, PLAN, lambda names: {name: WEIGHTS[name] for name in names}, 10**9)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
