@@ -7,14 +7,12 @@ the command says which.
 Source: fact sheet 07, sections 4 to 6.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from peft import PeftConfig
 from rich.console import Console
 from safetensors.torch import load_file
-from torch import Tensor
 
 from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.adapter_base import AdapterBase
@@ -22,7 +20,7 @@ from llama_adapter.checkpoints.adapter_import import WEIGHTS_FILE
 from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, PROMPTS, Layout, pairs, prompt_rows
 from llama_adapter.checkpoints.conditioner import CONDITIONER_FILE
 from llama_adapter.checkpoints.convert import ConvertConfig
-from llama_adapter.checkpoints.names import META_LAYER
+from llama_adapter.checkpoints.names import META_LAYER, NamedTensors
 from llama_adapter.checkpoints.report import summary
 from llama_adapter.checkpoints.sidecar import Sidecar
 from llama_adapter.checkpoints.writing import new_file
@@ -77,7 +75,7 @@ def _read_options(config: ConvertConfig) -> ZeroInitConfig:
     return adapter
 
 
-def _official_tensors(config: ConvertConfig, adapter: ZeroInitConfig, base: AdapterBase) -> dict[str, Tensor]:
+def _official_tensors(config: ConvertConfig, adapter: ZeroInitConfig, base: AdapterBase) -> NamedTensors:
     """The adapter's tensors under official names, prompts still layer by layer."""
     tensors = load_file(f"{config.checkpoint}/{WEIGHTS_FILE}")
     known = {pair.ours: pair for pair in pairs(LAYOUTS[config.kind], base.num_layers)}
@@ -95,7 +93,7 @@ def _official_tensors(config: ConvertConfig, adapter: ZeroInitConfig, base: Adap
     return official
 
 
-def _join_prompts(tensors: Mapping[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+def _join_prompts(tensors: NamedTensors, num_layers: int) -> NamedTensors:
     """The tensors with the prompts of all layers, (P, H) each, stacked from the bottom.
 
     Raises:
@@ -119,7 +117,7 @@ def _prefixed(name: str, prefix: str) -> str:
     return prefix + name if name.startswith(META_LAYER.partition(".")[0]) or name == "norm.weight" else name
 
 
-def _conditioner(config: ConvertConfig, layout: Layout) -> dict[str, Tensor]:
+def _conditioner(config: ConvertConfig, layout: Layout) -> NamedTensors:
     """The visual part that lies beside the adapter, for files that have one.
 
     Raises:
@@ -147,7 +145,7 @@ def _habits(layout: Layout, adapter: ZeroInitConfig) -> dict[str, Any]:
     return {"container": layout.container, "prefix": layout.llama_prefix, "config": options, "left_out": {}}
 
 
-def _say(config: ConvertConfig, tensors: Mapping[str, Tensor], facts: dict[str, Any], known: bool) -> None:
+def _say(config: ConvertConfig, tensors: NamedTensors, facts: dict[str, Any], known: bool) -> None:
     """Print what was written, and what may differ from a file that this adapter came from."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"Wrote {len(tensors)} tensors to {config.output}: {summary(tensors)}.")

@@ -23,7 +23,7 @@ from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, Layout, Pair, pai
 from llama_adapter.checkpoints.adapter_options import adapter_options, cut_prompts, find_prompt_length
 from llama_adapter.checkpoints.conditioner import CONDITIONER_FILE, conditioner_shapes
 from llama_adapter.checkpoints.convert import ConvertConfig
-from llama_adapter.checkpoints.names import OUTSIDE_LAYERS, base_names
+from llama_adapter.checkpoints.names import OUTSIDE_LAYERS, NamedTensors, base_names
 from llama_adapter.checkpoints.reading import CheckpointFile, read_checkpoint
 from llama_adapter.checkpoints.report import ConversionReport, check_complete, summary
 from llama_adapter.checkpoints.sidecar import Sidecar
@@ -54,7 +54,7 @@ class OfficialAdapter:
     """The file as it was."""
     prefix: str
     """What preceded the names of LLaMA's tensors."""
-    tensors: dict[str, Tensor]
+    tensors: NamedTensors
     """Tensors by name without that prefix, stacked prompts cut."""
 
 
@@ -210,13 +210,13 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _cast_to(dtype: str) -> Callable[[Tensor], Tensor]:
-    """What brings tensors to the wanted precision; ``auto`` leaves each as it is."""
+    """What brings tensors of any shape to the wanted precision; ``auto`` leaves each as it is."""
     wanted = None if dtype == "auto" else getattr(torch, dtype)
     return lambda tensor: tensor.to(wanted or tensor.dtype).contiguous()
 
 
 def _write(plan: ImportPlan, base: AdapterBase, folder: Path, cast: Callable[[Tensor], Tensor]) -> None:
-    """Fill the adapter's folder."""
+    """Fill the adapter's folder; ``cast`` keeps shapes."""
     tensors, report = plan.official.tensors, plan.report
     plan.adapter.save_pretrained(folder)
     ours = {pair.ours: cast(base.to_ours(tensors[pair.official], pair.change)) for pair in plan.chosen}

@@ -3,23 +3,22 @@
 The files carry no such options, so they are read off names and shapes. The one thing that these leave open is
 how V1's stacked prompts divide into layers; the gates then decide, or the user.
 
-Dimensions: P prompt length; H hidden size; N rows of the stacked prompts.
+Dimensions: P prompt length; H hidden size; N rows of the stacked prompts; Q query heads.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from llama_adapter.checkpoints.adapter_layouts import PROMPTS, Layout, Pair, prompt_rows
-from llama_adapter.checkpoints.names import LINEARS, META_LAYER
+from llama_adapter.checkpoints.names import LINEARS, META_LAYER, NamedTensors
 from llama_adapter.errors import UserError
 
 PUBLISHED_PROMPT_LENGTH = 10
 _VISUAL_QUERIES = "visual_query.weight"
 
 
-def find_prompt_length(tensors: Mapping[str, Tensor], num_layers: int, wanted: int | None) -> int:
+def find_prompt_length(tensors: NamedTensors, num_layers: int, wanted: int | None) -> int:
     """Prompts per layer; 0 where the file has none.
 
     Args:
@@ -46,7 +45,7 @@ def find_prompt_length(tensors: Mapping[str, Tensor], num_layers: int, wanted: i
     return wanted
 
 
-def _likely(tensors: Mapping[str, Tensor], rows: int, fitting: list[int], num_layers: int) -> int | None:
+def _likely(tensors: NamedTensors, rows: int, fitting: list[int], num_layers: int) -> int | None:
     """The one length by which all gates below the adapted layers are zero, else the published one."""
     gates = _gates(tensors, num_layers)
     opened = min(
@@ -58,7 +57,7 @@ def _likely(tensors: Mapping[str, Tensor], rows: int, fitting: list[int], num_la
     return PUBLISHED_PROMPT_LENGTH if PUBLISHED_PROMPT_LENGTH in fitting else None
 
 
-def _fits(tensors: Mapping[str, Tensor], rows: int, length: int, num_layers: int) -> bool:
+def _fits(tensors: NamedTensors, rows: int, length: int, num_layers: int) -> bool:
     """Whether so many prompts per layer fill just the top-most layers, each of which has a gate."""
     adapted = rows // length
     if rows % length or adapted > num_layers:
@@ -66,12 +65,12 @@ def _fits(tensors: Mapping[str, Tensor], rows: int, length: int, num_layers: int
     return all(gate is not None for gate in _gates(tensors, num_layers)[num_layers - adapted :])
 
 
-def _gates(tensors: Mapping[str, Tensor], num_layers: int) -> list[Tensor | None]:
-    """The gate of each layer, None where the file has none."""
+def _gates(tensors: NamedTensors, num_layers: int) -> list[Tensor | None]:
+    """The gate of each layer, shape (1, Q, 1, 1) or (1,); None where the file has none."""
     return [tensors.get(META_LAYER.format(layer=layer) + "attention.gate") for layer in range(num_layers)]
 
 
-def cut_prompts(tensors: Mapping[str, Tensor], prompt_length: int, num_layers: int) -> dict[str, Tensor]:
+def cut_prompts(tensors: NamedTensors, prompt_length: int, num_layers: int) -> NamedTensors:
     """The tensors with the stacked prompts (N, H) cut into (P, H) for each adapted, top-most layer."""
     cut = {name: tensor for name, tensor in tensors.items() if name != PROMPTS}
     if prompt_length:
@@ -82,7 +81,7 @@ def cut_prompts(tensors: Mapping[str, Tensor], prompt_length: int, num_layers: i
 
 
 def adapter_options(
-    layout: Layout, pairs: list[Pair], tensors: Mapping[str, Tensor], gate_activation: str
+    layout: Layout, pairs: list[Pair], tensors: NamedTensors, gate_activation: str
 ) -> dict[str, Any]:
     """Options of the ``ZeroInitConfig`` that has a place for just these tensors.
 
@@ -116,7 +115,7 @@ def _maps(kind: str, present: list[Pair]) -> set[str]:
     return {pair.module for pair in present if pair.part == kind}
 
 
-def _delta(kind: str, present: list[Pair], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _delta(kind: str, present: list[Pair], tensors: NamedTensors) -> dict[str, Any]:
     """One linear delta's options."""
     without = {name.rpartition(".")[2] for name in LINEARS.values()} - _maps(kind, present)
     options: dict[str, Any] = {"kind": kind, "exclude": sorted(without)}

@@ -8,16 +8,15 @@ LLaMA; P prompt length.
 """
 
 import re
-from collections.abc import Mapping
 
-from torch import Tensor
+from llama_adapter.checkpoints.names import NamedTensors
 
 CONDITIONER_FILE = "conditioner.safetensors"
 
 _BLOCK = re.compile(r"^visual_blocks\.(\d+)\.")
 
 
-def conditioner_shapes(tensors: Mapping[str, Tensor], hidden_size: int) -> dict[str, tuple[int, ...]]:
+def conditioner_shapes(tensors: NamedTensors, hidden_size: int) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of the visual part.
 
     Args:
@@ -60,7 +59,7 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, otherwise: tuple[int, ...]) -> tuple[int, ...]:
+def _shape(tensors: NamedTensors, name: str, otherwise: tuple[int, ...]) -> tuple[int, ...]:
     """A tensor's shape; ``otherwise`` where it is missing or of another rank, and so refused later."""
     found = tuple(tensors[name].shape) if name in tensors else otherwise
     return found if len(found) == len(otherwise) else otherwise

@@ -22,7 +22,7 @@ from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.llama_tokenizer import write_tokenizer
 from llama_adapter.checkpoints.meta_params import llama_config, read_params
 from llama_adapter.checkpoints.model_writer import write_model
-from llama_adapter.checkpoints.names import base_names
+from llama_adapter.checkpoints.names import NamedTensors, base_names
 from llama_adapter.checkpoints.reading import CheckpointFile, read_checkpoint
 from llama_adapter.checkpoints.report import ConversionReport, check_complete, summary
 from llama_adapter.checkpoints.rotary import halves_to_pairs, pairs_to_halves
@@ -48,7 +48,7 @@ class MetaLlama:
     """Content of params.json."""
     container: str
     """Key under which the files keep their tensors."""
-    pieces: dict[str, Tensor]
+    pieces: NamedTensors
     """Tensors of the first file: shapes and types of every share."""
 
     def whole_shape(self, name: str) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def to_hf(config: ConvertConfig) -> int:
     model_config.dtype = next(iter(plan.values())).dtype
     with new_folder(config.output, config.overwrite) as folder:
 
-        def make(wanted: Sequence[str]) -> dict[str, Tensor]:
+        def make(wanted: Sequence[str]) -> NamedTensors:
             """The tensors of one output file, from files opened for them alone."""
             files = [read_checkpoint(path, verify=False) for path in official.paths]
             return {hf: _whole(names[hf], files, model_config).to(plan[hf].dtype) for hf in wanted}
@@ -234,7 +234,7 @@ def _shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _whole(name: str, files: Sequence[CheckpointFile], config: Any) -> Tensor:
-    """One weight, joined from all files and in transformers' order of rows."""
+    """One weight of ``_shapes``, joined from all files and in transformers' order of rows."""
     pieces = [file.tensors[name] for file in files]
     weight = join(pieces, split_axis(name, pieces[0].shape, config.hidden_size))
     heads = _rotated_heads(name, config)
@@ -292,14 +292,14 @@ def _habits(config: Any) -> dict[str, Any]:
     return {"files": 1, "container": "", "params": params, "axes": {}, "frequencies_in": 0}
 
 
-def _official_weights(source: Path, config: Any, dtype: str) -> dict[str, Tensor]:
+def _official_weights(source: Path, config: Any, dtype: str) -> NamedTensors:
     """Every weight under Meta's name, in Meta's order of rows.
 
     Raises:
         UserError: One is missing, misshapen or unknown.
     """
     names = {hf: meta for meta, hf in base_names(config.num_hidden_layers).items()}
-    weights: dict[str, Tensor] = {}
+    weights: NamedTensors = {}
     for path in sorted(source.glob("model*.safetensors")):
         with safe_open(path, framework="pt") as file:
             weights |= {names.get(name, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

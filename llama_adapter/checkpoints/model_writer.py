@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.serialization import StateDictSplit, split_state_dict_into_shards_factory
 from rich.progress import track
 from safetensors.torch import save_file
-from torch import Tensor
+
+from llama_adapter.checkpoints.names import NamedTensors
 
 _PATTERN = "model{suffix}.safetensors"
 
@@ -19,7 +20,7 @@ _PATTERN = "model{suffix}.safetensors"
 def write_model(
     folder: Path,
     plan: Mapping[str, torch.Tensor],
-    make: Callable[[Sequence[str]], dict[str, Tensor]],
+    make: Callable[[Sequence[str]], NamedTensors],
     max_shard_size: int,
 ) -> None:
     """Write the weights of a model, with the index that transformers reads.

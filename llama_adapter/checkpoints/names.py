@@ -3,6 +3,12 @@
 Source: fact sheet 07, section 5.
 """
 
+from jaxtyping import Shaped
+from torch import Tensor
+
+NamedTensors = dict[str, Shaped[Tensor, "..."]]
+"""Tensors of any shape by name, as a file holds them."""
+
 LINEARS = {
     "attention.wq": "self_attn.q_proj",
     "attention.wk": "self_attn.k_proj",

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.errors import UserError
 
 CONTAINERS = ("model", "state_dict", "module")
@@ -33,7 +34,7 @@ class CheckpointFile:
 
     path: Path
     """The file."""
-    tensors: dict[str, Tensor]
+    tensors: NamedTensors
     """Tensors by the name they have in the file."""
     container: str = ""
     """Key of the mapping that held them; empty when the file is that mapping."""
@@ -70,7 +71,7 @@ def _check_file(path: Path) -> None:
     raise UserError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'no file'}. {hint}")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> NamedTensors:
     """All tensors of a safetensors file."""
     try:
         return load_file(path)
@@ -143,7 +144,7 @@ def _unwrap(path: Path, content: Any) -> CheckpointFile:
     return CheckpointFile(path=path, tensors=tensors, beside=beside)
 
 
-def _tensors_of(mapping: dict[Any, Any]) -> dict[str, Tensor]:
+def _tensors_of(mapping: dict[Any, Any]) -> NamedTensors:
     """The entries that are tensors."""
     return {name: value for name, value in mapping.items() if isinstance(value, Tensor)}
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.errors import UserError
 
 _SHOWN = 6
@@ -53,9 +53,7 @@ def summary(names: Iterable[str]) -> str:
     return ", ".join(parts[:_SHOWN]) + more
 
 
-def check_complete(
-    wanted: Mapping[str, Sequence[int]], found: Mapping[str, Tensor], file: str, advice: str
-) -> None:
+def check_complete(wanted: Mapping[str, Sequence[int]], found: NamedTensors, file: str, advice: str) -> None:
     """Refuse tensors that are missing or have another shape.
 
     Args:
@@ -80,7 +78,7 @@ def check_complete(
     raise UserError(f"{file!r} lacks {len(lines)} of {len(wanted)} tensors:\n{listed}\n{advice}")
 
 
-def _nearest(name: str, found: Mapping[str, Tensor]) -> str:
+def _nearest(name: str, found: NamedTensors) -> str:
     """The most alike names of the file, with shapes."""
     near = difflib.get_close_matches(name, found, n=2)
     listed = ", ".join(f"{other} {_shape(found[other].shape)}" for other in near)

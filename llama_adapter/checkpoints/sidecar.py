@@ -11,8 +11,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
+from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.errors import UserError
 
 SIDECAR_FILE = "official.safetensors"
@@ -25,7 +25,7 @@ class Sidecar:
 
     layout: dict[str, Any]
     """Facts about the official file, as JSON values; each kind of file has its own."""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: NamedTensors = field(default_factory=dict)
     """Tensors that the result does not hold, under their official names."""
 
     def write(self, folder: str | Path) -> None:
