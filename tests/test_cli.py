@@ -92,7 +92,9 @@ def test_unknown_verb_suggests_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert "'trian' is not a verb. Did you mean 'train'?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
-    assert "Use one of: demo, train, generate, convert, validate-data, plan." in capsys.readouterr().err
+    assert (
+        "Use one of: demo, train, generate, convert, merge, validate-data, plan." in capsys.readouterr().err
+    )
 
 
 def test_third_party_verbs_run_with_options(third_party, capsys):

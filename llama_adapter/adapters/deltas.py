@@ -41,6 +41,8 @@ class Delta(nn.Module):
 
     applies_to_prompts: ClassVar[bool] = True
     """Whether prompts that pass through the map as keys and values see the delta."""
+    adds_bias: ClassVar[bool] = False
+    """Whether a map that had no bias has one after the delta was folded into it."""
 
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -52,6 +54,16 @@ class Delta(nn.Module):
     def on_output(self, y: Float[Tensor, "... M"], x: Float[Tensor, "... N"]) -> Float[Tensor, "... M"]:
         """What leaves the map instead of ``y``; ``x`` is the map's input before any delta."""
         return y
+
+    def fold_input(self, weight: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+        """The weight that does ``on_input`` as well."""
+        return weight
+
+    def fold_output(
+        self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None
+    ) -> tuple[Float[Tensor, "M N"], Float[Tensor, " M"] | None]:
+        """The weight and bias that do ``on_output`` as well; inputs are folded in already."""
+        return weight, bias
 
 
 def register_delta(kind: str, config: type[DeltaConfig]) -> Callable[[type[Delta]], type[Delta]]:
@@ -98,6 +110,8 @@ class BiasConfig(DeltaConfig):
 class Bias(Delta):
     """``y + bias``; starts at 0."""
 
+    adds_bias = True
+
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__(config, in_features, out_features)
         self.value = nn.Parameter(torch.zeros(out_features))
@@ -105,6 +119,13 @@ class Bias(Delta):
     def on_output(self, y: Float[Tensor, "... M"], x: Float[Tensor, "... N"]) -> Float[Tensor, "... M"]:
         """Add the bias."""
         return y + self.value.to(y.dtype)
+
+    def fold_output(
+        self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None
+    ) -> tuple[Float[Tensor, "M N"], Float[Tensor, " M"] | None]:
+        """Add to the map's bias."""
+        value = self.value.to(weight.dtype)
+        return weight, value if bias is None else bias + value
 
 
 @dataclass(kw_only=True)
@@ -127,6 +148,13 @@ class OutputScale(Delta):
         """Scale the output."""
         return y * self.value.to(y.dtype)
 
+    def fold_output(
+        self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None
+    ) -> tuple[Float[Tensor, "M N"], Float[Tensor, " M"] | None]:
+        """Scale rows and bias."""
+        value = self.value.to(weight.dtype)
+        return weight * value[:, None], None if bias is None else bias * value
+
 
 @dataclass(kw_only=True)
 class InputScaleConfig(DeltaConfig):
@@ -147,6 +175,10 @@ class InputScale(Delta):
     def on_input(self, x: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """Scale the input."""
         return x * self.value.to(x.dtype)
+
+    def fold_input(self, weight: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+        """Scale columns."""
+        return weight * self.value.to(weight.dtype)
 
 
 @dataclass(kw_only=True)
@@ -179,3 +211,9 @@ class Lora(Delta):
         """Add the low-rank map of ``x``."""
         low = nn.functional.linear(x, self.down.to(x.dtype))
         return y + nn.functional.linear(low, self.up.to(x.dtype)).to(y.dtype)
+
+    def fold_output(
+        self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None
+    ) -> tuple[Float[Tensor, "M N"], Float[Tensor, " M"] | None]:
+        """Add the product of the two matrices."""
+        return weight + self.up.to(weight.dtype) @ self.down.to(weight.dtype), bias

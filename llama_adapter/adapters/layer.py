@@ -33,7 +33,8 @@ class ZeroInitLayer(nn.Module, BaseTunerLayer):
         """
         raise NotImplementedError(
             f"Adapters {adapter_names or 'that are active'} do not merge into a live model: gated prompts "
-            f"have a softmax of their own, which no weight expresses. Keep them attached or use unload()."
+            f"have a softmax of their own, which no weight expresses. Keep them attached or use unload(); "
+            f"adapters without prompts take merge_and_unload()."
         )
 
 

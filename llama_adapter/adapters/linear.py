@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from llama_adapter.adapters.deltas import DELTAS, Delta, DeltaConfig
 from llama_adapter.adapters.families import EXPERTS_3D, model_type_of
@@ -73,6 +74,35 @@ class ZeroInitLinear(ZeroInitLayer):
             [delta for delta in self._active_deltas() if delta.applies_to_prompts], prompts
         )
 
+    def adds_bias(self, adapter_names: list[str]) -> bool:
+        """Whether folding these adapters in would give the map the bias that it lacks."""
+        lacking = getattr(self.get_base_layer(), "bias", None) is None
+        return lacking and any(delta.adds_bias for delta in self._deltas(adapter_names))
+
+    def fold_into_base(self, adapter_names: list[str]) -> None:
+        """Write what the adapters' deltas do into the weight and bias of the map itself.
+
+        Raises:
+            UserError: the map is quantised.
+        """
+        base: Any = self.get_base_layer()
+        if type(base) not in (nn.Linear, Conv1D):
+            raise UserError(
+                f"A {type(base).__name__} cannot take deltas into its weight. "
+                "Load the base unquantised to merge."
+            )
+        transposed = isinstance(base, Conv1D)
+        weight = (base.weight.T if transposed else base.weight).double()
+        bias = None if base.bias is None else base.bias.double()
+        deltas = self._deltas(adapter_names)
+        for delta in deltas:
+            weight = delta.fold_input(weight)
+        for delta in deltas:
+            weight, bias = delta.fold_output(weight, bias)
+        base.weight.data = (weight.T if transposed else weight).to(base.weight.dtype).contiguous()
+        if bias is not None:
+            base.bias = nn.Parameter(bias.to(base.weight.dtype), requires_grad=False)
+
     def _apply_deltas(self, deltas: list[Delta], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., N) -> (..., M) through the given deltas and the base layer."""
         scaled = x
@@ -85,9 +115,13 @@ class ZeroInitLinear(ZeroInitLayer):
 
     def _active_deltas(self) -> list[Delta]:
         """Deltas of the active adapters, in order."""
+        return self._deltas(active_in(self))
+
+    def _deltas(self, adapter_names: list[str]) -> list[Delta]:
+        """Deltas of these adapters, in order."""
         return [
             cast("Delta", self._deltas_of(kind)[name])
-            for name in active_in(self)
+            for name in adapter_names
             for kind in self._order.get(name, [])
         ]
 

@@ -61,6 +61,15 @@ class ZeroInitNorm(ZeroInitLayer):
         device, _ = placement(self.base_layer)
         self.zero_init_norm[adapter_name] = _copy_of(self.get_base_layer()).to(device)
 
+    def fold_into_base(self, adapter_names: list[str]) -> None:
+        """Write the tuned weights into the norm itself; of several adapters the last one's, as in forward."""
+        base = self.get_base_layer()
+        for name in reversed(adapter_names):
+            if name in self.zero_init_norm:
+                tuned = self.zero_init_norm[name].state_dict()
+                base.load_state_dict(tuned)  # casts to the base's precision
+                return
+
     def forward(self, x: Float[Tensor, "..."], *args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
         """Normalise ``x``, shape (..., H) in and out; further arguments belong to the base layer."""
         for name in reversed(active_in(self)):

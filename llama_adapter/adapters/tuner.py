@@ -19,6 +19,7 @@ from llama_adapter.adapters.config import ZeroInitConfig
 from llama_adapter.adapters.fingerprint import differences, fingerprint
 from llama_adapter.adapters.layer import Plan, ZeroInitLayer
 from llama_adapter.adapters.linear import plan_deltas
+from llama_adapter.adapters.merging import merge_into_base
 from llama_adapter.adapters.norms import plan_norms
 from llama_adapter.adapters.prompts import PromptLayer, plan_prompts
 from llama_adapter.adapters.structure import find_layer_stack, layer_indices
@@ -73,17 +74,20 @@ class ZeroInitModel(BaseTuner):
         kwargs["state_dict"] = None
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
-    def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Take every part off, so that the base model is as it was; refuse to merge."""
+    def _unload_and_optionally_merge(  # type: ignore[override]
+        self, merge: bool = True, adapter_names: list[str] | None = None, **kwargs: Any
+    ) -> Any:
+        """Take every part off; with ``merge`` fold what weights can express into the base first."""
         if merge:
-            ZeroInitLayer().merge(adapter_names=self.active_adapters)
+            merge_into_base(self.model, adapter_names or self.active_adapters)
         for module in list(self.model.modules()):
             if any(isinstance(child, PromptLayer) for child in module.children()):
                 drop_prompts(module)
         for handle, hook in list(self.model._forward_pre_hooks.items()):
             if hook is _free_frozen_layers:
                 del self.model._forward_pre_hooks[handle]
-        return super()._unload_and_optionally_merge(merge=False, **kwargs)
+        # no layer of this method is left after a merge; PEFT still merges trained tokens and whole modules
+        return super()._unload_and_optionally_merge(merge=merge, adapter_names=adapter_names, **kwargs)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
@@ -94,6 +98,8 @@ class ZeroInitModel(BaseTuner):
         """
         if isinstance(child, ZeroInitLayer):
             setattr(parent, child_name, child.base_layer)
+        elif isinstance(child, AuxiliaryTrainingWrapper):
+            setattr(parent, child_name, new_module)
 
     def _enable_adapter_layers(self, enabled: bool = True) -> None:
         """Switch this method's layers; a LoRA that was in the base before belongs to the base."""

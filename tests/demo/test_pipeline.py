@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from llama_adapter.cli import main
 from llama_adapter.demo import base_model
 from llama_adapter.demo.base_model import WeightSource
-from llama_adapter.demo.pipeline import gate_magnitudes, write_items
+from llama_adapter.demo.pipeline import choose_dtype, gate_magnitudes, write_items
 from llama_adapter.demo.run import DemoConfig, demo
 from llama_adapter.demo.task import NEW_PHRASING, SEEN_PHRASING, make_task
 from llama_adapter.errors import UserError
@@ -145,3 +145,13 @@ def test_thread_count_is_the_one_asked_for(tiny_base, tmp_path):
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen"), [({"avx512_bf16": True}, "bfloat16"), ({"avx2": True}, "float32"), ({}, "float32")]
+)
+def test_the_precision_follows_the_processor_unless_it_is_given(monkeypatch, found, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert choose_dtype("auto") == chosen
+    assert choose_dtype("float32") == "float32"

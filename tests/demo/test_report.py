@@ -71,9 +71,10 @@ def test_examples_are_shown_right_or_wrong_and_are_no_markup(outcome):
 
 
 def test_commands_name_what_was_saved_and_quote_spaces(outcome, tmp_path):
-    outcome.config.base = "my models/base"
+    outcome.config.base, outcome.config.dtype = "my models/base", "bfloat16"
     first, second, *_ = commands(outcome)
-    assert f"generate --base 'my models/base' --adapter {tmp_path / 'adapter'} --prompt " in first
+    base = "--base 'my models/base' --dtype bfloat16"
+    assert f"generate {base} --adapter {tmp_path / 'adapter'} --prompt " in first
     assert "--adapter" not in second
 
 
