@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 import sentencepiece
-from transformers import AutoTokenizer
+from tokenizers import normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llama_adapter.errors import UserError
 
-_SAMPLE = "The 3 quick foxes:\n\n### Response: naïve 東京 \t x = [1.5, 'y'];"
+_SAMPLE = "  The 3 quick foxes:\n\n### Response: naïve 東京 \t x = [1.5, 'y'];"
 
 
 def write_tokenizer(source: Path, folder: Path) -> str:
@@ -41,14 +42,11 @@ def write_tokenizer(source: Path, folder: Path) -> str:
     shutil.copyfile(path, folder / "tokenizer.model")
     settings = {
         "tokenizer_class": "LlamaTokenizer",
-        "add_bos_token": True,
-        "add_eos_token": False,
-        "legacy": False,
         "bos_token": pieces.IdToPiece(pieces.bos_id()),
         "eos_token": pieces.IdToPiece(pieces.eos_id()),
         "unk_token": pieces.IdToPiece(pieces.unk_id()),
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    _save(folder, settings)
     ours = AutoTokenizer.from_pretrained(folder)(_SAMPLE, add_special_tokens=False)["input_ids"]
     theirs = pieces.Encode(_SAMPLE)
     if ours != theirs:
@@ -57,3 +55,18 @@ def write_tokenizer(source: Path, folder: Path) -> str:
             "Move tokenizer.model away and convert without it."
         )
     return f"Tokenizer: {pieces.GetPieceSize()} SentencePiece tokens."
+
+
+def _save(folder: Path, settings: dict[str, str]) -> None:
+    """Let transformers convert the pieces, and mark spaces as SentencePiece does.
+
+    transformers' own LLaMA tokenizer swallows one of several leading spaces. Plain fast tokenizers keep the
+    rule that they are saved with: a mark before the text, and one for each space.
+    """
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(settings | {"add_bos_token": True}), encoding="utf-8")
+    backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    backend.pre_tokenizer = None
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    special = {name: value for name, value in settings.items() if name != "tokenizer_class"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)

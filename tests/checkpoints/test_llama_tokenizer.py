@@ -26,3 +26,11 @@ def test_tokens_are_sentencepiece_s_own(shared_data, tmp_path, text):
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(source / "tokenizer.model")).Encode(text)
     ours = AutoTokenizer.from_pretrained(tmp_path)(text, add_special_tokens=False)["input_ids"]
     assert ours == theirs
+
+
+def test_text_begins_with_the_start_token_and_comes_back(shared_data, tmp_path):
+    write_tokenizer(shared_data / "models" / "stories260k-meta", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokens = tokenizer("Once upon  a time")["input_ids"]
+    assert tokens[0] == tokenizer.bos_token_id == 1
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == "Once upon  a time"

@@ -59,7 +59,7 @@ def test_before_is_the_untouched_base(results, tiny_base):
     from llama_adapter.generation import Generator
     from llama_adapter.models import BaseModelConfig, load_base, load_tokenizer
 
-    base = BaseModelConfig(name_or_path=str(tiny_base))
+    base = BaseModelConfig(name_or_path=str(tiny_base), dtype=results["dtype"])
     generator = Generator(load_base(base), load_tokenizer(base), "chat")
     answers = results["held_out_answers"][NEW_PHRASING]
     assert generator.generate([answer["request"] for answer in answers], ANSWER_SETTINGS) == [

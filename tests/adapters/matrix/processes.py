@@ -118,7 +118,8 @@ def _reload(folder: Path) -> dict[str, str]:
         )
         model = peft.PeftModel.from_pretrained(base, folder / name / "adapter").eval()
         wanted = torch.load(folder / name / "wanted.pt", weights_only=True)
-        answers[name] = _compare(output(model, tiny.inputs()), wanted)
+        # loaded weights lie at other addresses, where a kernel may sum in another order
+        answers[name] = _compare(output(model, tiny.inputs()), wanted, tolerance=2e-6)
     return answers
 
 
@@ -209,8 +210,9 @@ def _llama4_vision(implementation: str) -> nn.Module:
     return Llama4VisionModel(config).eval()
 
 
-def _compare(got: Tensor, wanted: Tensor) -> str:
-    return "equal" if torch.equal(got, wanted) else f"differs by {(got - wanted).abs().max():.2g}"
+def _compare(got: Tensor, wanted: Tensor, tolerance: float = 0.0) -> str:
+    difference = (got - wanted).abs().max()
+    return "equal" if difference <= tolerance else f"differs by {difference:.2g}"
 
 
 if __name__ == "__main__":
