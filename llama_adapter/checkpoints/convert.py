@@ -27,6 +27,8 @@ _ADAPTER = Kind(f"{_HERE}.adapter_import:to_peft", f"{_HERE}.adapter_export:to_o
 
 KINDS = {
     "meta-llama": Kind(f"{_HERE}.meta_llama:to_hf", f"{_HERE}.meta_llama:to_official"),
+    "mixtral": Kind(f"{_HERE}.mixtral:to_hf", f"{_HERE}.mixtral:to_official"),
+    "internlm2": Kind(f"{_HERE}.internlm2:to_hf", f"{_HERE}.internlm2:to_official"),
     "adapter-v1": _ADAPTER,
     "adapter-v2": _ADAPTER,
     "adapter-v2-chat": _ADAPTER,
@@ -43,7 +45,7 @@ class ConvertConfig:
     """
 
     kind: str
-    """Official format: meta-llama, adapter-v1, adapter-v2 or adapter-v2-chat."""
+    """Official format: meta-llama, mixtral, internlm2, adapter-v1, adapter-v2 or adapter-v2-chat."""
 
     checkpoint: str
     """What to convert: a folder for models, a file for adapters; with `reverse`, our folder."""

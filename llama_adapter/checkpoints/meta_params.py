@@ -2,10 +2,11 @@
 
 params.json leaves things out: the vocabulary may be -1, the MLP's width is a rule with rounding, the context
 length is nowhere. What the weights show is taken from them, the rest from the release that the file belongs
-to. Source: the params.json files of the releases.
+to. LLaMA2-Accessory's config.json has the same settings. Source: the params.json files of the releases; fact
+sheet 05, section 7.
 """
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,22 @@ from llama_adapter.errors import UserError
 _LLAMA_3_THETA = 500_000.0
 
 
-def read_params(folder: Path) -> dict[str, Any]:
-    """The content of params.json.
+def check_params(params: Mapping[str, Any], folder: Path, more: Sequence[str] = ()) -> None:
+    """Refuse settings that lack a size.
+
+    Args:
+        params: Content of params.json.
+        folder: Where it lies, for the message.
+        more: Settings needed beside a LLaMA's.
 
     Raises:
-        UserError: It is missing, no JSON, or lacks a size.
+        UserError: Names what is missing.
     """
-    path = folder / "params.json"
-    try:
-        params = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"There is no {str(path)!r}. Put the params.json that came with the weights into that folder."
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{str(path)!r} is no JSON ({error}). Use a fresh copy.") from error
-    missing = [name for name in ("dim", "n_layers", "n_heads", "norm_eps") if name not in params]
+    missing = [name for name in ("dim", "n_layers", "n_heads", "norm_eps", *more) if name not in params]
     if missing:
-        raise UserError(f"{str(path)!r} lacks {missing}. Use the params.json that came with the weights.")
-    return params
+        raise UserError(
+            f"The settings in {str(folder)!r} lack {missing}. Use the params.json that came with the weights."
+        )
 
 
 def llama_config(params: dict[str, Any], vocab_size: int, intermediate_size: int, tied: bool) -> LlamaConfig:
@@ -69,12 +67,16 @@ def _context(params: dict[str, Any], llama_3: bool) -> int:
         return params["max_seq_len"]
     if llama_3:
         return 131_072 if params.get("use_scaled_rope") else 8192
-    return 2048 if params["norm_eps"] == 1e-6 else 4096  # the one size that tells 1 from 2
+    # what tells LLaMA 1 from 2; the largest of the first had the second's epsilon, but one key per query
+    first = params["norm_eps"] == 1e-6 or (params["n_layers"] == 80 and "n_kv_heads" not in params)
+    return 2048 if first else 4096
 
 
 def _rope(params: dict[str, Any]) -> dict[str, Any]:
     """Rotary settings; scaled ones since LLaMA 3.1, more so in the small models of 3.2."""
     theta = params.get("rope_theta", 10_000.0)
+    if params.get("rope_scaling"):  # Accessory multiplies positions, transformers divides them
+        return {"rope_type": "linear", "rope_theta": theta, "factor": 1 / params["rope_scaling"]}
     if not params.get("use_scaled_rope"):
         return {"rope_type": "default", "rope_theta": theta}
     return {

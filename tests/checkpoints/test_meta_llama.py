@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from llama_adapter.checkpoints.convert import ConvertConfig, convert
-from llama_adapter.checkpoints.shards import split, split_axis
+from llama_adapter.checkpoints.shards import split
 from llama_adapter.cli import main
 from llama_adapter.errors import UserError
 from tests.adapters.official import GOLDEN
@@ -34,20 +34,27 @@ def meta_tensors(params, vocabulary, inner, tied=False, dtype=torch.float32):
     return {f"{name}.weight": torch.randn(shape).to(dtype) for name, shape in shapes.items()}
 
 
-def write(folder, params, tensors, files=1, by_vocabulary=True, container=""):
+def write(folder, params, tensors, files=1, by_vocabulary=True, container="", accessory=False):
     """Write Meta's files, split as tensor-parallel code does; returns what each holds."""
     folder.mkdir()
     shares = [{} for _ in range(files)]
     for name, tensor in tensors.items():
-        axis = split_axis(name, tensor.shape, params["dim"])
-        if name == "tok_embeddings.weight":
-            axis = 0 if by_vocabulary else 1
+        module = name.split(".")[-2]
+        axis = {"wo": 1, "w2": 1, "tok_embeddings": int(not by_vocabulary)}.get(module, 0)
+        axis = None if module.endswith("norm") else axis
         for share, piece in zip(shares, split(tensor, axis, files), strict=True):
             share[name] = piece
     shares[0]["rope.freqs"] = torch.randn(4)
     for index, share in enumerate(shares):
-        torch.save({container: share} if container else share, folder / f"consolidated.{index:02d}.pth")
-    (folder / "params.json").write_text(json.dumps(params))
+        name = (
+            f"consolidated.{index:02d}-of-{files:02d}.model.pth"
+            if accessory
+            else f"consolidated.{index:02d}.pth"
+        )
+        share = {f"llma.{key}": tensor for key, tensor in share.items()} if accessory else share
+        torch.save({container: share} if container else share, folder / name)
+        shares[index] = share
+    (folder / ("config.json" if accessory else "params.json")).write_text(json.dumps(params))
     return shares
 
 
@@ -65,21 +72,25 @@ def run(source, output, **options):
     files=st.sampled_from([1, 2]),
     by_vocabulary=st.booleans(),
     container=st.sampled_from(["", "model"]),
+    accessory=st.booleans(),
     inner=st.sampled_from([12, 20]),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
     limit=st.sampled_from([1e-6, 1.0]),
 )
-def test_there_and_back_is_the_identity(groups, tied, files, by_vocabulary, container, inner, dtype, limit):
+def test_there_and_back_is_the_identity(
+    groups, tied, files, by_vocabulary, container, accessory, inner, dtype, limit
+):
     params = PARAMS | {"n_kv_heads": groups}
     tensors = meta_tensors(params, 20, inner, tied, dtype)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shares = write(folder / "meta", params, tensors, files, by_vocabulary, container)
+        shares = write(folder / "meta", params, tensors, files, by_vocabulary, container, accessory)
         run(folder / "meta", folder / "hf", max_shard_gb=limit)
         run(folder / "hf", folder / "back", reverse=True)
-        assert json.loads((folder / "back" / "params.json").read_text()) == params
-        for index, share in enumerate(shares):
-            back = torch.load(folder / "back" / f"consolidated.{index:02d}.pth", weights_only=True)
+        settings_file = "config.json" if accessory else "params.json"
+        assert json.loads((folder / "back" / settings_file).read_text()) == params
+        for path, share in zip(sorted((folder / "meta").glob("*.pth")), shares, strict=True):
+            back = torch.load(folder / "back" / path.name, weights_only=True)
             back = back[container] if container else back
             assert back.keys() == share.keys()
             assert all(back[key].dtype == share[key].dtype for key in share)
@@ -157,8 +168,11 @@ def test_a_model_that_never_was_official_says_what_was_assumed(tmp_path, capsys)
     [
         (lambda t: t.pop("layers.1.attention.wo.weight"), "layers.1.attention.wo.weight .* is missing"),
         (lambda t: t.update({"norm.weight": torch.zeros(3)}), r"norm.weight has shape \(3\), not \(16\)"),
-        (lambda t: t.update({"layers.0.feed_forward.gate.weight": torch.zeros(3)}), "does not have"),
-        (lambda t: t.pop("tok_embeddings.weight"), "lacks .'tok_embeddings.weight'"),
+        (
+            lambda t: t.update({"layers.0.feed_forward.gate.weight": torch.zeros(3)}),
+            "does not have: layers.*feed_forward.gate",
+        ),
+        (lambda t: t.pop("tok_embeddings.weight"), "lacks 'tok_embeddings.weight'"),
     ],
 )
 def test_wrong_files_are_refused_and_leave_nothing(tmp_path, change, message):
@@ -173,12 +187,12 @@ def test_wrong_files_are_refused_and_leave_nothing(tmp_path, change, message):
 def test_files_of_different_models_are_refused(tmp_path):
     write(tmp_path / "meta", PARAMS, meta_tensors(PARAMS, 20, 12), files=2)
     torch.save({"other.weight": torch.zeros(2)}, tmp_path / "meta" / "consolidated.01.pth")
-    with pytest.raises(UserError, match="hold different tensors"):
+    with pytest.raises(UserError, match="Only some of 2 files hold a share of layers"):
         run(tmp_path / "meta", tmp_path / "hf")
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no consolidated.00.pth"):
+    with pytest.raises(UserError, match=r"no Meta weights .*consolidated.00.pth"):
         run(tmp_path, tmp_path / "hf")
 
 

@@ -1,10 +1,8 @@
 """params.json of every release becomes the config that its Hugging Face model has."""
 
-import json
-
 import pytest
 
-from llama_adapter.checkpoints.meta_params import llama_config, read_params
+from llama_adapter.checkpoints.meta_params import check_params, llama_config
 from llama_adapter.errors import UserError
 
 LLAMA_1 = {
@@ -58,12 +56,16 @@ def test_llama_3_and_its_longer_successors(dim, factor):
     assert (longer.rope_parameters["rope_type"], longer.rope_parameters["factor"]) == ("llama3", factor)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "There is no"), ("{", "no JSON"), (json.dumps({"dim": 4}), r"lacks \['n_layers'")],
-)
-def test_a_bad_file_is_refused(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "params.json").write_text(content)
-    with pytest.raises(UserError, match=message):
-        read_params(tmp_path)
+def test_the_largest_llama_1_is_told_by_its_heads():
+    largest = {"dim": 8192, "n_heads": 64, "n_layers": 80, "norm_eps": 1e-05, "vocab_size": -1}
+    assert config(largest, inner=22016).max_position_embeddings == 2048
+
+
+def test_accessory_multiplies_positions_where_transformers_divides():
+    rope = config(LLAMA_1 | {"rope_scaling": 0.25, "max_seq_len": 8192}).rope_parameters
+    assert (rope["rope_type"], rope["factor"]) == ("linear", 4.0)
+
+
+def test_settings_that_lack_a_size_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"lack \['n_layers', 'n_heads', 'norm_eps', 'moe'\]"):
+        check_params({"dim": 4}, tmp_path, ("moe",))
