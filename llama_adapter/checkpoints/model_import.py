@@ -62,7 +62,8 @@ def import_model(config: ConvertConfig, family: Family) -> int:
 
         write_model(folder, plan, make, _shard_size(official, config.max_shard_gb))
         _write_config(folder, model_config, family.architecture)
-        report.notes.append(write_tokenizer(source, folder))
+        scaled = model_config.rope_parameters["rope_type"] == "llama3"
+        report.notes.append(write_tokenizer(source, folder, long_context=scaled))
         _sidecar(official, axes).write(folder)
     console = Console(soft_wrap=True, highlight=False)
     report.print(console)
