@@ -5,6 +5,10 @@ decorated once, in place: a module without prompts gets the very output of the u
 that carries a ``PromptBranch`` under the name ``PROMPT_BRANCH`` gets that output plus the branch's. Nothing
 travels through keyword arguments, so models that drop them on the way down need no special case.
 
+During generation nothing about prompts changes from token to token. What a branch computes from weights
+alone is kept on the generation's own cache object, beside the keys and values of the tokens: it lives as long
+as they do, and two generations at once do not see each other's.
+
 "eager" is no registry key but a function of each modeling file, and files differ; so the function is
 decorated in the globals of the file whose model is adapted, and no other file notices.
 
@@ -21,11 +25,13 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface
+from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PROMPT_BRANCH = "prompt_attention"
@@ -36,9 +42,14 @@ DECORATED_KEYS = ("sdpa", "flex_attention", "flash_attention_2", "flash_attentio
 
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
-_last_branch = (
-    threading.local()
-)  # the branch that ran last in this thread: models may serve several threads at once
+Memory = dict[Any, Any]
+"""What branches keep for one generation."""
+
+_MEMORY = "prompt_attention_memory"
+"""Attribute of a transformers cache that holds a ``Memory``."""
+
+_current = threading.local()
+"""Of this thread, as models may serve several: ``branch`` that ran last, ``memory`` of the running pass."""
 
 
 class PromptBranch(Protocol):
@@ -56,8 +67,12 @@ class PromptBranch(Protocol):
         query: Float[Tensor, "B H T D"],
         scaling: float | None,
         softcap: float | None,
+        memory: Memory | None,
     ) -> Float[Tensor, "B T H D"]:
-        """Sum of the gated prompt attentions of all active adapters."""
+        """Sum of the gated prompt attentions of all active adapters.
+
+        What depends on weights alone may be kept in ``memory``; where that is None, gradients may be wanted.
+        """
 
 
 def add_prompts(base: AttentionFunction) -> AttentionFunction:
@@ -80,10 +95,12 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
         branch: Any = module._modules.get(PROMPT_BRANCH)
         if branch is None:
             return output, weights
-        _last_branch.module = branch
+        _current.branch = branch
         if branch.has_active_prompts():
             # Not in place: fused kernels save their output for the backward pass.
-            output = output + branch.attend(module, query, kwargs.get("scaling"), kwargs.get("softcap"))
+            memory = getattr(_current, "memory", None)
+            prompted = branch.attend(module, query, kwargs.get("scaling"), kwargs.get("softcap"), memory)
+            output = output + prompted
         return output, weights
 
     attention.adds_prompts = True  # type: ignore[attr-defined]
@@ -133,7 +150,7 @@ def carry_prompts(attention: nn.Module, branch: nn.Module) -> None:
     if key is not None:
         decorate_key(key)
     attention.add_module(PROMPT_BRANCH, branch)
-    attention.register_forward_pre_hook(expect_prompts)
+    attention.register_forward_pre_hook(expect_prompts, with_kwargs=True)
     attention.register_forward_hook(require_prompts_ran)
 
 
@@ -144,11 +161,26 @@ def drop_prompts(attention: nn.Module) -> None:
         for handle, hook in list(hooks.items()):
             if hook in (expect_prompts, require_prompts_ran):
                 del hooks[handle]
+                attention._forward_pre_hooks_with_kwargs.pop(handle, None)
 
 
-def expect_prompts(attention: nn.Module, args: tuple[Any, ...]) -> None:
+def expect_prompts(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: whatever ran before, an interrupted pass included, says nothing about this one."""
-    _last_branch.module = None
+    _current.branch = None
+    _current.memory = _memory([*args, *kwargs.values()])
+
+
+def _memory(arguments: list[Any]) -> Memory | None:
+    """The memory of the generation that an attention module runs in; None outside and with gradients on.
+
+    A compiled pass gets none: it computes from the weights that it was given.
+    """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return None
+    cache = next((value for value in arguments if isinstance(value, Cache)), None)
+    if cache is None:
+        return None
+    return cast("Memory", cache.__dict__.setdefault(_MEMORY, {}))
 
 
 def require_prompts_ran(attention: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -158,7 +190,7 @@ def require_prompts_ran(attention: nn.Module, args: tuple[Any, ...], output: Any
         RuntimeError: no decorated attention function ran; names the layer, the active key and what to do.
     """
     branch: Any = attention._modules[PROMPT_BRANCH]
-    ran = getattr(_last_branch, "module", None) is branch
+    ran = getattr(_current, "branch", None) is branch
     if not ran and branch.has_active_prompts():
         cause, remedy = _explain_no_op(attention)
         raise RuntimeError(f"The prompts of {branch.layer_name!r} had no effect: {cause}. Use {remedy}.")

@@ -8,14 +8,15 @@ zero, so training starts from exactly the pretrained model.
 of all positions. Under grouped-query attention values are repeated per query head first, since gates belong
 to query heads.
 
-Keys and values are computed anew in every forward: a copy kept across steps would cut the prompts' gradient.
+Keys and values are computed anew in every forward, since a copy kept across steps would cut the prompts'
+gradient; only during generation they are computed once, and kept with that generation's cache.
 
 Dimensions: B batch, T query positions, P prompt length, H hidden size, Q query heads, G key/value heads, D
 head size.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, cast
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,7 @@ from llama_adapter.adapters.families import refuse_prompts, warn_if_untested
 from llama_adapter.adapters.layer import Attach, Plan, Value, ZeroInitLayer, active_in, value_of
 from llama_adapter.adapters.projections import AttentionShape, attention_shape, project_prompts
 from llama_adapter.adapters.structure import attention_sites, placement
-from llama_adapter.attention import PROMPT_BRANCH, carry_prompts
+from llama_adapter.attention import PROMPT_BRANCH, Memory, carry_prompts
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -112,6 +113,7 @@ class PromptLayer(ZeroInitLayer):
         query: Float[Tensor, "B Q T D"],
         scaling: float | None,
         softcap: float | None,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "B T Q D"]:
         """Sum over active adapters of the gated attention of ``query`` to their prompts.
 
@@ -120,22 +122,32 @@ class PromptLayer(ZeroInitLayer):
             query: as the model's own attention gets it, rotated and normalised.
             scaling: factor on the scores; None for 1 / sqrt(D).
             softcap: bound c of the scores, ``c * tanh(score / c)``; None for none.
+            memory: of one generation, for keys and values; None computes them anew.
         """
-        names = [name for name in active_in(self) if name in self.zero_init_prompt]
-        outputs = [self._attend_one(name, attention, query, scaling, softcap) for name in names]
+        outputs = []
+        for name in active_in(self):
+            if name in self.zero_init_prompt:
+                keys, values = self._keys_and_values(name, attention, query, memory)
+                keys, values = (x.expand(query.shape[0], -1, -1, -1) for x in (keys, values))
+                outputs.append(attend_to_prompts(query, keys, values, scaling, softcap).transpose(1, 2))
         return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
 
-    def _attend_one(
-        self, name: str, attention: nn.Module, query: Tensor, scaling: float | None, softcap: float | None
-    ) -> Tensor:
-        """One adapter's part of ``attend``: query (B, Q, T, D) -> (B, T, Q, D)."""
+    def _keys_and_values(
+        self, name: str, attention: nn.Module, query: Float[Tensor, "B Q T D"], memory: Memory | None
+    ) -> tuple[Float[Tensor, "1 Q P D"], Float[Tensor, "1 Q P D"]]:
+        """One adapter's keys and gated values per query head, in the query's type."""
+        place = (self.layer_name, name, query.dtype, query.device)
+        if memory is not None and place in memory:
+            return cast("tuple[Tensor, Tensor]", memory[place])
         prompts = value_of(name, self.zero_init_prompt).to(query.dtype).unsqueeze(0)
         keys, values = project_prompts(attention, prompts, self.shape.head_size)
         per_group = query.shape[1] // keys.shape[1]
-        keys = keys.repeat_interleave(per_group, dim=1)
+        keys = keys.repeat_interleave(per_group, dim=1).to(query.dtype)
         values = values.repeat_interleave(per_group, dim=1) * self.effective_gate(name).to(values.dtype)
-        keys, values = (x.expand(query.shape[0], -1, -1, -1).to(query.dtype) for x in (keys, values))
-        return attend_to_prompts(query, keys, values, scaling, softcap).transpose(1, 2)
+        both = keys, values.to(query.dtype)
+        if memory is not None:
+            memory[place] = both
+        return both
 
 
 def attend_to_prompts(

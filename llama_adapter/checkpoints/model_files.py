@@ -72,6 +72,8 @@ class OfficialModel:
     """Name -> positions of the files that hold it or a share."""
     pieces: NamedTensors
     """Each tensor's share in the first file that has one."""
+    beside: list[str]
+    """What else the files hold: optimiser, options ..."""
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -174,6 +176,7 @@ def open_model(source: Path, family: Family, verify: bool) -> OfficialModel:
         container=files[0].container,
         prefix=prefix,
         holders=holders,
+        beside=sorted({name for file in files for name in file.beside}),
         pieces={name: files[held[0]].tensors[prefix + name] for name, held in holders.items()},
     )
 

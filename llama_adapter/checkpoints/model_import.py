@@ -84,6 +84,8 @@ def _report(official: OfficialModel, config: Any) -> ConversionReport:
     """What becomes of each tensor."""
     computed = official.family.computed
     report = ConversionReport(used=[name for name in official.pieces if name not in computed])
+    if official.beside:
+        report.ignored["not the model's weights"] = official.beside
     for name in official.pieces.keys() & computed:
         report.set_aside.setdefault(computed[name], []).append(name)
     experts = getattr(config, "num_local_experts", 0)

@@ -191,6 +191,15 @@ def test_files_of_different_models_are_refused(tmp_path):
         run(tmp_path / "meta", tmp_path / "hf")
 
 
+def test_what_lies_beside_the_weights_is_named(tmp_path, capsys):
+    write(tmp_path / "meta", PARAMS, meta_tensors(PARAMS, 20, 12), container="model")
+    path = tmp_path / "meta" / "consolidated.00.pth"
+    torch.save(torch.load(path, weights_only=True) | {"epoch": 3}, path)
+    run(tmp_path / "meta", tmp_path / "hf")
+    assert "ignored: not the model's weights" in (said := " ".join(capsys.readouterr().out.split()))
+    assert "epoch" in said
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no Meta weights .*consolidated.00.pth"):
         run(tmp_path, tmp_path / "hf")
