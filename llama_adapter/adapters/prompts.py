@@ -128,23 +128,23 @@ class PromptLayer(ZeroInitLayer):
         for name in active_in(self):
             if name in self.zero_init_prompt:
                 keys, values = self._keys_and_values(name, attention, query, memory)
-                keys, values = (x.expand(query.shape[0], -1, -1, -1) for x in (keys, values))
                 outputs.append(attend_to_prompts(query, keys, values, scaling, softcap).transpose(1, 2))
         return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
 
     def _keys_and_values(
         self, name: str, attention: nn.Module, query: Float[Tensor, "B Q T D"], memory: Memory | None
-    ) -> tuple[Float[Tensor, "1 Q P D"], Float[Tensor, "1 Q P D"]]:
-        """One adapter's keys and gated values per query head, in the query's type."""
-        place = (self.layer_name, name, query.dtype, query.device)
+    ) -> tuple[Float[Tensor, "B Q P D"], Float[Tensor, "B Q P D"]]:
+        """One adapter's keys and gated values per query head, in the query's type; rows share memory."""
+        place = (self.layer_name, name, query.dtype, query.device, query.shape[0])
         if memory is not None and place in memory:
             return cast("tuple[Tensor, Tensor]", memory[place])
         prompts = value_of(name, self.zero_init_prompt).to(query.dtype).unsqueeze(0)
         keys, values = project_prompts(attention, prompts, self.shape.head_size)
         per_group = query.shape[1] // keys.shape[1]
-        keys = keys.repeat_interleave(per_group, dim=1).to(query.dtype)
+        keys = keys.repeat_interleave(per_group, dim=1)
         values = values.repeat_interleave(per_group, dim=1) * self.effective_gate(name).to(values.dtype)
-        both = keys, values.to(query.dtype)
+        keys, values = (x.to(query.dtype).expand(query.shape[0], -1, -1, -1) for x in (keys, values))
+        both = keys, values
         if memory is not None:
             memory[place] = both
         return both

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from llama_adapter.adapters import prompts
@@ -49,6 +50,28 @@ def test_prompts_are_projected_once_per_generation(projections, options):
         model, **{name: value for name, value in options.items() if "beams" in name}, use_cache=False
     )
     assert torch.equal(with_memory, without)
+
+
+def test_a_further_token_costs_three_operators_per_layer():
+    model, layers = adapted()
+    counts = []
+    for each in (model, tiny.llama()):
+        cache = DynamicCache(config=each.config)
+        step(each, tiny.ids(), cache)
+        with CountOperators() as counter:
+            step(each, tiny.ids()[:, :1], cache)
+        counts.append(counter.count)
+    assert counts[0] - counts[1] == 3 * layers
+
+
+class CountOperators(TorchDispatchMode):
+    """Counts what reaches a kernel."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
 
 
 def test_nothing_is_kept_while_gradients_are_on(projections):
