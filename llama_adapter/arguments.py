@@ -7,6 +7,7 @@ It does not know the verbs.
 """
 
 import dataclasses
+import itertools
 import json
 import re
 import warnings
@@ -54,9 +55,8 @@ def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> S
     except UserError:
         raise
     except (ArgumentError, TypeError, ValueError) as error:
-        said = (
-            str(error.__cause__) if isinstance(error.__cause__, UserError) else _reword(str(error), settings)
-        )
+        cause = error.__cause__
+        said = str(cause) if isinstance(cause, UserError) else _reword(str(error), settings, given)
         raise UserError(said) from error
 
 
@@ -180,14 +180,26 @@ def _names(arguments: Sequence[str]) -> list[str]:
     return [name for name in names if name not in ("config", "help", "print_config")]
 
 
+def _given_as(value: str, arguments: Sequence[str]) -> list[str]:
+    """Options that have a value on the command line: of alternatives, jsonargparse names the group only."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    return [name[2:] for name, said in itertools.pairwise(words) if name.startswith("--") and said == value]
+
+
 def _as_list(values: list[str]) -> str:
     """One JSON list of the given values; a single value that already is a list stays as it is."""
     is_list = len(values) == 1 and values[0].startswith("[")
     return values[0] if is_list else json.dumps(values, ensure_ascii=False)
 
 
-def _reword(message: str, settings: type) -> str:
-    """Says what came and what to do, in place of jsonargparse's message."""
+def _reword(message: str, settings: type, given: Sequence[str]) -> str:
+    """Says what came and what to do, in place of jsonargparse's message.
+
+    Args:
+        message: of jsonargparse.
+        settings: the dataclass that was to be made.
+        given: the command line.
+    """
     options = option_types(settings, deep=True)
     if missing := re.search(r"arguments are required: (.+)", message):
         names = missing.group(1)
@@ -200,6 +212,8 @@ def _reword(message: str, settings: type) -> str:
     got = re.search(r"Got value: (.*)|Given value: (.*)", message)
     if keys and got:
         key = next((key for key in (keys[-1], ".".join(keys)) if key in options), keys[0])
+        value = (got.group(1) or got.group(2)).strip()
+        key = next((name for name in _given_as(value, given) if name.startswith(f"{key}.")), key)
         wanted = describe_type(options[key]) if key in options else "another type"
-        return f"--{key}: got {(got.group(1) or got.group(2)).strip()!r}. Use {wanted}."
+        return f"--{key}: got {value!r}. Use {wanted}."
     return f"{message.strip()}. Run with --help for what is accepted."

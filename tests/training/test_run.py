@@ -9,7 +9,7 @@ import torch
 import yaml
 from peft import LoraConfig, PeftModel
 
-from llama_adapter import ZeroInitConfig
+from llama_adapter import ZeroInitConfig, arguments
 from llama_adapter.data import DataConfig, SourceConfig
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_adapter, load_base, load_tokenizer, read_notes
@@ -208,6 +208,23 @@ def test_every_example_runs_on_a_tiny_model(file, tmp_path, chat_base_dir, data_
         load_base(BaseModelConfig(name_or_path=str(chat_base_dir))), tmp_path / "run" / "adapter"
     )
     assert adapter.active_adapter == "default"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (
+            ["--adapter.prompt_length", "abc"],
+            "--adapter.prompt_length: got 'abc'. Use a whole number or null.",
+        ),
+        (["--adapter.gate=both"], "--adapter.gate: got 'both'. Use one of head, scalar or null."),
+    ],
+)
+def test_a_wrong_value_for_one_of_several_adapters_is_named(option, said):
+    with pytest.raises(UserError) as refused:
+        given = ["--base.name_or_path", "x", "--adapter.prompt_layers", "2", *option]
+        arguments.parse(TrainConfig, given, "program")
+    assert said in str(refused.value)
 
 
 @pytest.mark.parametrize(
