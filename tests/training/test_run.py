@@ -221,8 +221,8 @@ def test_every_example_runs_on_a_tiny_model(file, tmp_path, chat_base_dir, data_
     ],
 )
 def test_a_wrong_value_for_one_of_several_adapters_is_named(option, said):
+    given = ["--base.name_or_path", "x", "--adapter.prompt_layers", "2", *option]
     with pytest.raises(UserError) as refused:
-        given = ["--base.name_or_path", "x", "--adapter.prompt_layers", "2", *option]
         arguments.parse(TrainConfig, given, "program")
     assert said in str(refused.value)
 
