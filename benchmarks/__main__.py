@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     for name in options.names or MEASURES:
         limits = {"maximum": options.pairs, "minimum": min(options.pairs, 7)} if options.pairs else {}
         with console.status(f"{name}: interleaved runs"):
