@@ -21,11 +21,11 @@ from typing import Literal, NoReturn, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from llama_adapter.adapters.families import refuse_prompts, warn_if_untested
 from llama_adapter.adapters.layer import Attach, Plan, Value, ZeroInitLayer, active_in, value_of
 from llama_adapter.adapters.projections import AttentionShape, attention_shape, project_prompts
+from llama_adapter.adapters.prompt_attention import attend_to_prompts
 from llama_adapter.adapters.structure import attention_sites, placement
 from llama_adapter.attention import PROMPT_BRANCH, Memory, carry_prompts
 
@@ -133,8 +133,8 @@ class PromptLayer(ZeroInitLayer):
 
     def _keys_and_values(
         self, name: str, attention: nn.Module, query: Float[Tensor, "B Q T D"], memory: Memory | None
-    ) -> tuple[Float[Tensor, "B Q P D"], Float[Tensor, "B Q P D"]]:
-        """One adapter's keys and gated values per query head, in the query's type; rows share memory."""
+    ) -> tuple[Float[Tensor, "R Q P D"], Float[Tensor, "R Q P D"]]:
+        """One adapter's keys and gated values per query head, in the query's type; R is B or 1, for all."""
         place = (self.layer_name, name, query.dtype, query.device, query.shape[0])
         if memory is not None and place in memory:
             return cast("tuple[Tensor, Tensor]", memory[place])
@@ -143,35 +143,12 @@ class PromptLayer(ZeroInitLayer):
         per_group = query.shape[1] // keys.shape[1]
         keys = keys.repeat_interleave(per_group, dim=1)
         values = values.repeat_interleave(per_group, dim=1) * self.effective_gate(name).to(values.dtype)
-        keys, values = (x.to(query.dtype).expand(query.shape[0], -1, -1, -1) for x in (keys, values))
-        both = keys, values
+        keys, values = keys.to(query.dtype), values.to(query.dtype)
         if memory is not None:
-            memory[place] = both
-        return both
-
-
-def attend_to_prompts(
-    query: Float[Tensor, "B Q T D"],
-    keys: Float[Tensor, "B Q P D"],
-    values: Float[Tensor, "B Q P D"],
-    scaling: float | None = None,
-    softcap: float | None = None,
-) -> Float[Tensor, "B Q T D"]:
-    """Attention over all prompts: no mask, never causal, no dropout.
-
-    Args:
-        query: queries of the layer.
-        keys: one row per prompt and query head.
-        values: likewise, gates folded in.
-        scaling: factor on the scores; None for 1 / sqrt(D).
-        softcap: bound c of the scores, ``c * tanh(score / c)``, which fused kernels do not offer; None for
-            none.
-    """
-    if softcap is None:
-        return scaled_dot_product_attention(query, keys, values, scale=scaling)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = softcap * torch.tanh(query @ keys.transpose(-1, -2) * scale / softcap)
-    return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+            # for every row at once, which saves each later token the operators that would do it
+            keys, values = (x.expand(query.shape[0], -1, -1, -1) for x in (keys, values))
+            memory[place] = keys, values
+        return keys, values
 
 
 def plan_prompts(model: nn.Module, stack: str, layers: list[int], config: PromptConfig | None) -> Plan:

@@ -1,12 +1,17 @@
 """Prompts are projected once per generation, for it alone, and never kept while gradients are on."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaForCausalLM
 
 from llama_adapter.adapters import prompts
 from tests.adapters import tiny
+
+CACHE = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this transformers calls the cache: the name changed in 5.24."""
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def adapted(**options):
 
 def step(model, tokens, cache=None):
     with torch.no_grad():
-        return model(input_ids=tokens, past_key_values=cache, use_cache=cache is not None).logits
+        return model(input_ids=tokens, **{CACHE: cache}, use_cache=cache is not None).logits
 
 
 def generate(model, **options):
@@ -78,11 +83,11 @@ def test_nothing_is_kept_while_gradients_are_on(projections):
     model, layers = adapted()
     cache = DynamicCache(config=model.config)
     for _ in range(2):
-        model(input_ids=tiny.ids(), past_key_values=cache).logits.sum().backward()
+        model(input_ids=tiny.ids(), **{CACHE: cache}).logits.sum().backward()
         cache = DynamicCache(config=model.config)
     assert len(projections) == 2 * layers
     assert all(p.grad is not None for name, p in model.named_parameters() if "zero_init_prompt" in name)
-    model(input_ids=tiny.ids(), past_key_values=cache)
+    model(input_ids=tiny.ids(), **{CACHE: cache})
     assert not hasattr(cache, "prompt_attention_memory")
 
 

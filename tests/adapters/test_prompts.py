@@ -1,54 +1,12 @@
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from llama_adapter.adapters.prompts import PromptLayer, attend_to_prompts
+from llama_adapter.adapters.prompts import PromptLayer
 from tests.adapters import tiny
 
 
 def prompt_layers(model):
     return [module for module in model.modules() if isinstance(module, PromptLayer)]
-
-
-def published_formula(query, keys, values, gate, scale):
-    """Scores over prompts in a softmax of their own, probabilities times the gate, as the paper writes it."""
-    return gate * (query @ keys.transpose(-1, -2) * scale).softmax(-1) @ values
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    batch=st.integers(1, 3),
-    groups=st.integers(1, 3),
-    per_group=st.integers(1, 3),
-    positions=st.integers(1, 5),
-    length=st.integers(1, 6),
-    seed=st.integers(0, 99),
-)
-def test_folding_the_gate_into_values_is_the_published_formula(
-    batch, groups, per_group, positions, length, seed
-):
-    generator = torch.Generator().manual_seed(seed)
-    heads, size = groups * per_group, 8
-    query = torch.randn(batch, heads, positions, size, generator=generator)
-    keys, values = torch.randn(2, 1, groups, length, size, generator=generator)
-    keys, values = (x.repeat_interleave(per_group, 1).expand(batch, -1, -1, -1) for x in (keys, values))
-    gate = torch.tanh(torch.randn(heads, 1, 1, generator=generator))
-    got = attend_to_prompts(query, keys, values * gate, scaling=0.3)
-    torch.testing.assert_close(got, published_formula(query, keys, values, gate, 0.3))
-
-
-def test_soft_cap_bounds_the_scores():
-    query, keys, values = torch.randn(3, 1, 2, 4, 8).unbind()
-    got = attend_to_prompts(query, keys, values, scaling=0.5, softcap=2.0)
-    scores = 2.0 * torch.tanh(query @ keys.transpose(-1, -2) * 0.5 / 2.0)
-    torch.testing.assert_close(got, scores.softmax(-1) @ values)
-    torch.testing.assert_close(
-        attend_to_prompts(query, keys, values, softcap=1e6),
-        attend_to_prompts(query, keys, values),
-        atol=1e-4,
-        rtol=0,
-    )
 
 
 def test_prompts_get_no_gradient_while_gates_are_zero_and_some_after():

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import peft
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.integrations.peft import MIN_PEFT_VERSION, check_peft_version
 
 HERE = Path(__file__).parent
 
@@ -53,6 +56,15 @@ def steady_numbers() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def transformers_takes_peft() -> None:
+    """Skips where transformers' own adapter methods ask for a newer PEFT than is installed."""
+    try:
+        check_peft_version(MIN_PEFT_VERSION)
+    except ValueError as error:
+        pytest.skip(f"transformers {transformers.__version__} with PEFT {peft.__version__}: {error}")
 
 
 @pytest.fixture(scope="session")

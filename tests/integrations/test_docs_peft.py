@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.usefixtures("transformers_takes_peft")
 def test_the_page_runs(llama_dir):
     pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
     names = {}

@@ -7,6 +7,8 @@ from transformers import AutoModel, AutoModelForCausalLM, pipeline
 
 from llama_adapter import ZeroInitConfig
 
+pytestmark = pytest.mark.usefixtures("transformers_takes_peft")
+
 V2 = {"task_type": "CAUSAL_LM", "preset": "v2"}
 
 # transformers adds a second adapter through a fresh tuner, at which PEFT warns; that is its way of doing it.

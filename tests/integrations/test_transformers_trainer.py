@@ -168,6 +168,7 @@ def test_gradient_accumulation_equals_the_large_batch(make_trainer):
         assert torch.allclose(value, adapter_state(large.model)[name], atol=1e-5), name
 
 
+@pytest.mark.usefixtures("transformers_takes_peft")
 def test_adapter_added_by_transformers_trains_too(llama_dir, rows, tokenizer, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(llama_dir)
     model.add_adapter(ZeroInitConfig(task_type="CAUSAL_LM"))
