@@ -11,7 +11,15 @@ from rich.table import Table
 from benchmarks.page import PAGE, render
 from benchmarks.results import read, write
 
-MEASURES = ("training_step", "decoding")
+MEASURES = (
+    "training_step",
+    "product_step",
+    "epoch",
+    "decoding",
+    "adapters_per_row",
+    "prompt_attention",
+    "matmul_share",
+)
 """Files of this package with a ``run``."""
 
 

@@ -1,5 +1,7 @@
 """docs/benchmarks.md, made of the results alone: it can claim nothing that they do not hold."""
 
+import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ _HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.page` from `benchmarks/results/`; `make bench` measures anew. Ratios of
 interleaved runs in one process: median and its 95 % interval. "reached" and "missed" are said of the whole
-interval; where the target lies inside it, "inconclusive". All on SmolLM2-135M-Instruct in float32, 10 prompts
-in each of 30 layers.
+interval; where the target lies inside it, "inconclusive". The base is SmolLM2-135M-Instruct, in float32 where
+nothing else stands in the row; prompts are 10 in each of its 30 layers. `python -m benchmarks.check` prints what
+is missed or undecided and exits 1 if anything is.
 
 """
 
@@ -25,6 +28,8 @@ def _section(name: str, machine: dict[str, Any], rows: list[Row]) -> str:
     """One benchmark: its table and the machine."""
     lines = [
         f"## {name.replace('_', ' ').capitalize()}",
+        "",
+        _about(name),
         "",
         f"`python -m benchmarks {name}` · "
         + ", ".join(f"{key} {value}" if key != "processor" else str(value) for key, value in machine.items()),
@@ -41,6 +46,11 @@ def _section(name: str, machine: dict[str, Any], rows: list[Row]) -> str:
             f"| {row.verdict} | {facts} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _about(name: str) -> str:
+    """What a benchmark says of itself at its top."""
+    return inspect.cleandoc(importlib.import_module(f"benchmarks.{name}").__doc__ or "")
 
 
 def _short(value: Any) -> str:

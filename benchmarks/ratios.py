@@ -7,6 +7,7 @@ ratio; pairs are added until the interval of the median lies on one side of the 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A median of ratios with its bootstrap interval."""
+    """A ratio with its bootstrap interval."""
 
     median: float
-    """Middle of the pairs' ratios."""
+    """Middle of the pairs' ratios, or the ratio of the pieces' sums."""
     low: float
-    """Lower end of the 95 % interval of the median."""
+    """Lower end of its 95 % interval."""
     high: float
     """Upper end."""
     pairs: int
@@ -31,6 +32,10 @@ class Ratio:
         """Whether the interval lies on one side of ``target``; never for a target of None."""
         return target is not None and not self.low <= target <= self.high
 
+    def figures(self) -> dict[str, Any]:
+        """What a :class:`benchmarks.results.Row` takes of it."""
+        return {"value": self.median, "low": self.low, "high": self.high, "pairs": self.pairs}
+
 
 def bootstrap(ratios: Sequence[float]) -> Ratio:
     """Median and percentile interval of some pairs' ratios."""
@@ -39,6 +44,15 @@ def bootstrap(ratios: Sequence[float]) -> Ratio:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(np.median(drawn, axis=1), [tail, 100 - tail])
     return Ratio(median=float(np.median(values)), low=float(low), high=float(high), pairs=len(values))
+
+
+def bootstrap_totals(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Ratio of two sums of times and its interval, from pieces that were run in turn."""
+    mine, other = np.asarray(ours), np.asarray(theirs)
+    drawn = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(other[drawn].sum(axis=1) / mine[drawn].sum(axis=1), [tail, 100 - tail])
+    return Ratio(median=float(other.sum() / mine.sum()), low=float(low), high=float(high), pairs=len(mine))
 
 
 def compare(

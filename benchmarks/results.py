@@ -35,18 +35,22 @@ class Row:
     """What is to be reached; None only reports."""
     at_most: bool = False
     """Whether the target is an upper bound."""
+    limit: float | None = None
+    """Where the worse end of the interval must lie too; None asks this of the target itself."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Seconds, bytes, shapes behind the ratio."""
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the target is reached, by the whole interval."""
+        """Whether the target is reached, by the whole interval, or by the median and a limit for the rest."""
         if self.target is None:
             return "reported"
-        worst, best = (self.high, self.low) if self.at_most else (self.low, self.high)
-        if (worst <= self.target) if self.at_most else (worst >= self.target):
+        sign = -1 if self.at_most else 1
+        limit = self.target if self.limit is None else self.limit
+        worst, best = sorted((sign * self.low, sign * self.high))
+        if worst >= sign * limit and sign * self.value >= sign * self.target:
             return "reached"
-        return "missed" if (best > self.target) == self.at_most and best != self.target else "inconclusive"
+        return "missed" if best < sign * self.target else "inconclusive"
 
 
 def machine() -> dict[str, Any]:

@@ -5,16 +5,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import decoding, training_step
+from benchmarks import (
+    decoding,
+    matmul_share,
+    product_step,
+    prompt_attention,
+    training_step,
+)
 from benchmarks.check import unreached
 from benchmarks.page import render
-from benchmarks.ratios import bootstrap, compare
+from benchmarks.ratios import bootstrap, bootstrap_totals, compare
 from benchmarks.results import Row, read, write
 
 
-def row(value, low, high, target, at_most=False):
+def row(value, low, high, target, at_most=False, limit=None):
     return Row(
-        measure="m", against="a", value=value, low=low, high=high, pairs=7, target=target, at_most=at_most
+        measure="m",
+        against="a",
+        value=value,
+        low=low,
+        high=high,
+        pairs=7,
+        target=target,
+        at_most=at_most,
+        limit=limit,
     )
 
 
@@ -27,6 +41,10 @@ def row(value, low, high, target, at_most=False):
         (row(1.02, 1.0, 1.03, 1.04, at_most=True), "reached"),
         (row(1.02, 1.0, 1.05, 1.04, at_most=True), "inconclusive"),
         (row(1.08, 1.06, 1.1, 1.04, at_most=True), "missed"),
+        (row(1.03, 1.01, 1.05, 1.04, at_most=True, limit=1.06), "reached"),
+        (row(1.03, 1.01, 1.07, 1.04, at_most=True, limit=1.06), "inconclusive"),
+        (row(1.05, 1.03, 1.06, 1.04, at_most=True, limit=1.06), "inconclusive"),
+        (row(1.055, 1.045, 1.06, 1.04, at_most=True, limit=1.06), "missed"),
         (row(1.0, 0.9, 1.1, None), "reported"),
     ],
 )
@@ -39,6 +57,15 @@ def test_verdicts(found, verdict):
 def test_the_interval_holds_the_median(ratios):
     ratio = bootstrap(ratios)
     assert min(ratios) <= ratio.low <= ratio.median <= ratio.high <= max(ratios)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9.0), st.floats(0.1, 9.0)), min_size=2, max_size=20))
+def test_a_ratio_of_sums_lies_between_those_of_its_pieces(pieces):
+    ours, theirs = zip(*pieces, strict=True)
+    ratio = bootstrap_totals(ours, theirs)
+    each = [b / a for a, b in pieces]
+    assert min(each) * 0.999 <= ratio.low <= ratio.high <= max(each) * 1.001
+    assert ratio.median == pytest.approx(sum(theirs) / sum(ours))
 
 
 def test_pairs_are_added_until_decided():
@@ -65,8 +92,11 @@ def test_the_peak_counts_what_is_held_at_once():
 def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("training_step", training_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("decoding", decoding.run(2, 2, tiny_base, new_tokens=2), tmp_path)
+    write("product_step", product_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
+    write("matmul_share", matmul_share.run(2, 2, tiny_base, tokens=8, size=16), tmp_path)
+    write("prompt_attention", prompt_attention.run(2, 2, lengths=(3,)), tmp_path)
     found = read(tmp_path)
-    assert [len(rows) for _, rows in found.values()] == [4, 4]
+    assert [len(rows) for _, rows in found.values()] == [5, 1, 4, 2, 4]
     page = render(found)
     assert all(
         name in page for name in ("peft AdaptionPrompt", "the bare base model", "## Decoding", "torch")
