@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -46,8 +46,8 @@ from llama_adapter.attention import PROMPT_BRANCH, Memory, carry_prompts
 from llama_adapter.forward_context import Routing, copies_per_record, within
 from llama_adapter.token_blocks import TokenBlocks
 
-Found = tuple[Float[Tensor, "_ Q P D"], Float[Tensor, "_ Q P D"], Bool[Tensor, "_ 1 1 P"] | None]
-"""Keys, values with gates folded in, and which of them count, where not all do."""
+Found = tuple[Float[Tensor, "_ Q P D"], Float[Tensor, "_ Q P D"], Float[Tensor, "_ 1 1 P"] | None]
+"""Keys, values with gates folded in, and a mask to add to scores where rows have different numbers of them."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -222,6 +222,7 @@ class PromptLayer(ZeroInitLayer):
             keys, values = self._per_query_head(attention, prompts.to(query.dtype), query.shape[1])
         gates = (self.zero_init_gate, self.zero_init_new_gate, self._activation)
         values = values * gather_gates(once, *gates, query.shape[1]).to(values.dtype)
+        mask = None if mask is None else mask.to(query.dtype)
         found = keys.to(query.dtype), values.to(query.dtype), mask
         if once is routing:
             return found
@@ -243,7 +244,7 @@ def attend_to_prompts(
     values: Float[Tensor, "B Q P D"],
     scaling: float | None = None,
     softcap: float | None = None,
-    mask: Bool[Tensor, "B 1 1 P"] | None = None,
+    mask: Float[Tensor, "B 1 1 P"] | None = None,
 ) -> Float[Tensor, "B Q T D"]:
     """Attention over prompts: never causal, no dropout.
 
@@ -254,14 +255,14 @@ def attend_to_prompts(
         scaling: factor on the scores; None for 1 / sqrt(D).
         softcap: bound c of the scores, ``c * tanh(score / c)``, which fused kernels do not offer; None for
             none.
-        mask: true for the prompts that a row has, where rows have different numbers of them; None for all.
+        mask: added to the scores, -inf for prompts that a row does not have; None where all have all.
     """
     if softcap is None:
         return scaled_dot_product_attention(query, keys, values, mask, scale=scaling)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = softcap * torch.tanh(query @ keys.transpose(-1, -2) * scale / softcap)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores = scores + mask
     return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
 
 

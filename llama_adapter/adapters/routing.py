@@ -5,7 +5,7 @@ the tuner hands it to ``route``. How rows find their adapter when a generation m
 ``forward_context.py``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,12 +22,12 @@ BASE = "__base__"
 
 
 @contextmanager
-def route(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+def route(model: nn.Module, names: Any) -> Iterator[None]:
     """In passes of ``model`` inside the block each row goes through its own adapter.
 
     Args:
         model: a model with adapters, in evaluation mode.
-        names: one per record; ``__base__`` for none.
+        names: a list, one per record; ``__base__`` for none.
 
     Raises:
         UserError: an adapter is unknown, or the model is being trained or routes tokens itself.
@@ -68,11 +68,12 @@ def _tell(wrapper: nn.Module, routing: Routing) -> Any:
     """Tell one of PEFT's whole trained modules, while rows are routed, which rows are whose."""
 
     def add_names(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Forward pre-hook; rows reach the module as the batch has them."""
         copies = copies_per_record(len(args[0]), len(routing.names), "adapter names")
-        names = [name for name in routing.names for _ in range(copies)]
+        own = [name if name in module._adapters else BASE for name in routing.names]
+        names = [name for name in own for _ in range(copies)]
         return args, {**kwargs, "adapter_names": names}
 
     return wrapper.register_forward_pre_hook(add_names, with_kwargs=True)

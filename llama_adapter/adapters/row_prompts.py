@@ -9,7 +9,7 @@ Dimensions: R records, P prompt length, H hidden size, Q query heads.
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_adapter.adapters.layer import value_of
@@ -20,8 +20,8 @@ from llama_adapter.forward_context import Routing
 
 def gather_prompts(
     routing: Routing, prompts: nn.ModuleDict
-) -> tuple[Float[Tensor, "R P H"], Bool[Tensor, "R 1 1 P"] | None]:
-    """Each record's prompts, and which of them are real; None where all are.
+) -> tuple[Float[Tensor, "R P H"], Float[Tensor, "R 1 1 P"] | None]:
+    """Each record's prompts, and a mask: -inf where there is none, 0 elsewhere; None where all are real.
 
     Args:
         routing: the adapter of each record; one of them at least has prompts.
@@ -36,7 +36,9 @@ def gather_prompts(
         return gathered, None
     index = record_to_distinct(routing, gathered.device)
     of_record = torch.tensor(lengths, device=gathered.device).index_select(0, index)
-    mask = torch.arange(longest, device=gathered.device) < of_record[:, None]
+    missing = torch.arange(longest, device=gathered.device) >= of_record[:, None]
+    # Added to scores, not boolean: kernels would turn a boolean one into this, at every token anew.
+    mask = gathered.new_zeros(missing.shape).masked_fill(missing, -torch.inf)
     return gathered, mask[:, None, None]
 
 

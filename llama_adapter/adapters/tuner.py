@@ -74,7 +74,7 @@ class ZeroInitModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(
-        self, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any
+        self, *args: Any, adapter_names: Any = None, **kwargs: Any
     ) -> Iterator[None]:
         """What PEFT enters around a pass or a generation: each row through the adapter named for it."""
         if adapter_names is None:
@@ -89,7 +89,7 @@ class ZeroInitModel(BaseTuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def _unload_and_optionally_merge(  # type: ignore[override]
-        self, merge: bool = True, adapter_names: list[str] | None = None, **kwargs: Any
+        self, merge: bool = True, adapter_names: Any = None, **kwargs: Any
     ) -> Any:
         """Take every part off; with ``merge`` fold what weights can express into the base first."""
         if merge:
