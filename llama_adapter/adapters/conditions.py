@@ -28,7 +28,7 @@ def prompt_context(
     conditions: Float[Tensor, "R A H"] | Mapping[int, Float[Tensor, "R A H"]] | None,
     *,
     record_index: Int[Tensor, "B T"] | None = None,
-    present: Bool[Tensor, " R"] | None = None,
+    present: Bool[Tensor, " _"] | None = None,
 ) -> Iterator[None]:
     """Passes of ``model`` inside the block add ``conditions`` to the prompts of all active adapters.
 
@@ -101,7 +101,7 @@ def _number_of_records(tensors: list[Tensor]) -> int:
 
 
 def _ready(
-    tensor: Float[Tensor, "R A H"], present: Bool[Tensor, " R"] | None, without_record: bool
+    tensor: Float[Tensor, "R A H"], present: Bool[Tensor, " _"] | None, without_record: bool
 ) -> Float[Tensor, "_ A H"]:
     """Zeros for records that have none, and, last, for tokens of no record."""
     if present is not None:

@@ -76,7 +76,7 @@ class ZeroInitNorm(ZeroInitLayer):
         routing = routing_in(self)
         if routing is not None and any(name in self.zero_init_norm for name in routing.names):
             return normalise_by_row(routing, self.get_base_layer(), self.zero_init_norm, x)
-        for name in reversed(active_in(self)):
+        for name in reversed(active_in(self) if routing is None else []):
             if name in self.zero_init_norm:
                 tuned = self.zero_init_norm[name]
                 # LayerNorm's GPU kernels want one precision; PEFT keeps trained weights in float32.

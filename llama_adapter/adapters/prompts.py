@@ -43,6 +43,7 @@ from llama_adapter.adapters.row_deltas import distinct, record_to_distinct
 from llama_adapter.adapters.row_prompts import fitting, gather_gates, gather_prompts
 from llama_adapter.adapters.structure import Site, attention_sites, placement
 from llama_adapter.attention import PROMPT_BRANCH, Memory, carry_prompts
+from llama_adapter.errors import UserError
 from llama_adapter.forward_context import Routing, copies_per_record, within
 from llama_adapter.token_blocks import TokenBlocks
 
@@ -184,6 +185,11 @@ class PromptLayer(ZeroInitLayer):
                 return cast("Found", kept)
         if isinstance(source, str):
             found = self._project(source, attention, query, added)
+        elif packing is not None:
+            raise UserError(
+                f"Both adapter_names and record_index are set, in {self.layer_name!r}. Use adapter_names with "
+                f"one record per row."
+            )
         else:
             found = self._project_by_row(attention, query, added)
         per_row = cast("Found", tuple(_spread(part, query.shape[0], packing) for part in found))
