@@ -13,8 +13,8 @@ _HEAD = """# Benchmarks
 Made by `python -m benchmarks.page` from `benchmarks/results/`; `make bench` measures anew. Ratios of
 interleaved runs in one process: median and its 95 % interval. "reached" and "missed" are said of the whole
 interval; where the target lies inside it, "inconclusive". The base is SmolLM2-135M-Instruct, in float32 where
-nothing else stands in the row; prompts are 10 in each of its 30 layers. `python -m benchmarks.check` prints what
-is missed or undecided and exits 1 if anything is.
+nothing else stands in the row; prompts are 10 in each of its 30 layers. `python -m benchmarks.check` prints
+what is missed or undecided and exits 1 if anything is.
 
 """
 

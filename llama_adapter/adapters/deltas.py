@@ -43,9 +43,25 @@ class Delta(nn.Module):
     """Whether prompts that pass through the map as keys and values see the delta."""
     adds_bias: ClassVar[bool] = False
     """Whether a map that had no bias has one after the delta was folded into it."""
+    neutral: ClassVar[dict[str, float] | None] = None
+    """Value of each parameter, in all its elements, under which the delta changes nothing; None where there
+    is none, and so no way to apply the delta to some rows of a batch alone."""
 
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__()
+
+    @classmethod
+    def of_rows(cls, values: dict[str, Tensor]) -> "Delta":
+        """The same delta with parameters of its own for each row of a batch (R, T, ...).
+
+        Args:
+            values: each parameter, with a leading dimension R; vectors as (R, 1, width).
+        """
+        delta = cls.__new__(cls)
+        nn.Module.__init__(delta)
+        for name, value in values.items():
+            setattr(delta, name, value)
+        return delta
 
     def on_input(self, x: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """What enters the map instead of ``x``."""
@@ -111,6 +127,7 @@ class Bias(Delta):
     """``y + bias``; starts at 0."""
 
     adds_bias = True
+    neutral: ClassVar[dict[str, float] | None] = {"value": 0.0}
 
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__(config, in_features, out_features)
@@ -140,6 +157,8 @@ class OutputScaleConfig(DeltaConfig):
 class OutputScale(Delta):
     """``scale * y``; starts at 1."""
 
+    neutral: ClassVar[dict[str, float] | None] = {"value": 1.0}
+
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__(config, in_features, out_features)
         self.value = nn.Parameter(torch.ones(out_features))
@@ -167,6 +186,8 @@ class InputScaleConfig(DeltaConfig):
 @register_delta("input_scale", InputScaleConfig)
 class InputScale(Delta):
     """``W (scale * x)``; starts at 1."""
+
+    neutral: ClassVar[dict[str, float] | None] = {"value": 1.0}
 
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__(config, in_features, out_features)
@@ -200,6 +221,7 @@ class Lora(Delta):
     """``y + up(down(x))``; ``down`` starts Kaiming-uniform, ``up`` at 0."""
 
     applies_to_prompts = False
+    neutral: ClassVar[dict[str, float] | None] = {"down": 0.0, "up": 0.0}
 
     def __init__(self, config: LoraConfig, in_features: int, out_features: int) -> None:
         super().__init__(config, in_features, out_features)
@@ -209,11 +231,16 @@ class Lora(Delta):
 
     def on_output(self, y: Float[Tensor, "... M"], x: Float[Tensor, "... N"]) -> Float[Tensor, "... M"]:
         """Add the low-rank map of ``x``."""
-        low = nn.functional.linear(x, self.down.to(x.dtype))
-        return y + nn.functional.linear(low, self.up.to(x.dtype)).to(y.dtype)
+        low = _through(self.down.to(x.dtype), x)
+        return y + _through(self.up.to(x.dtype), low).to(y.dtype)
 
     def fold_output(
         self, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None
     ) -> tuple[Float[Tensor, "M N"], Float[Tensor, " M"] | None]:
         """Add the product of the two matrices."""
         return weight + self.up.to(weight.dtype) @ self.down.to(weight.dtype), bias
+
+
+def _through(matrix: Float[Tensor, "*R J K"], x: Float[Tensor, "... K"]) -> Float[Tensor, "... J"]:
+    """``x`` through one matrix, or each row (R, T, K) through its own."""
+    return nn.functional.linear(x, matrix) if matrix.dim() == 2 else x @ matrix.mT

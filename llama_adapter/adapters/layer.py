@@ -7,6 +7,8 @@ from jaxtyping import Float
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from llama_adapter.forward_context import Conditions, Routing, current
+
 Attach = Callable[[str, nn.Module, str, nn.Module], None]
 """Attaches one part of an adapter: (adapter name, parent module, name in the parent, module) -> None."""
 
@@ -59,6 +61,22 @@ def value_of(adapter_name: str, values: nn.ModuleDict) -> Float[Tensor, "..."]:
 def active_in(layer: ZeroInitLayer) -> list[str]:
     """Names of the adapters that act in this forward pass."""
     return [] if layer.disable_adapters else list(layer.active_adapters)
+
+
+def routing_in(layer: ZeroInitLayer) -> Routing | None:
+    """Which adapter each row goes through here, where that is said row by row and adapters are not off."""
+    routing = current().routing
+    if routing is None or layer.disable_adapters or id(layer) not in routing.layers:
+        return None
+    return routing
+
+
+def condition_in(layer: ZeroInitLayer) -> tuple[Conditions, Float[Tensor, "R _ H"]] | None:
+    """What is added to the prompts of each record here, if anything."""
+    conditions = current().conditions
+    if conditions is None or id(layer) not in conditions.by_layer:
+        return None
+    return conditions, conditions.by_layer[id(layer)]
 
 
 def wrap_once(

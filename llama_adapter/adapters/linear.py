@@ -13,7 +13,8 @@ from transformers.pytorch_utils import Conv1D
 
 from llama_adapter.adapters.deltas import DELTAS, Delta, DeltaConfig
 from llama_adapter.adapters.families import EXPERTS_3D, model_type_of
-from llama_adapter.adapters.layer import Attach, Plan, ZeroInitLayer, active_in, wrap_once
+from llama_adapter.adapters.layer import Attach, Plan, ZeroInitLayer, active_in, routing_in, wrap_once
+from llama_adapter.adapters.row_deltas import deltas_of_rows
 from llama_adapter.adapters.structure import (
     Site,
     has_expert_parameters,
@@ -22,6 +23,7 @@ from llama_adapter.adapters.structure import (
     placement,
 )
 from llama_adapter.errors import UserError
+from llama_adapter.forward_context import Routing, copies_per_record
 
 BLOCKS = ("attention", "mlp")
 
@@ -66,13 +68,19 @@ class ZeroInitLinear(ZeroInitLayer):
 
     def forward(self, x: Float[Tensor, "... N"], *args: Any, **kwargs: Any) -> Float[Tensor, "... M"]:
         """The adapted map; further arguments belong to the base layer."""
+        routing = routing_in(self)
+        if routing is not None:
+            return self._apply_by_row(routing, self._deltas_of_rows(routing), x, *args, **kwargs)
         return self._apply_deltas(self._active_deltas(), x, *args, **kwargs)
 
     def forward_prompts(self, prompts: Float[Tensor, "... N"]) -> Float[Tensor, "... M"]:
         """The map as prompts see it on their way to keys and values: bias and scale, no LoRA."""
-        return self._apply_deltas(
-            [delta for delta in self._active_deltas() if delta.applies_to_prompts], prompts
-        )
+        routing = routing_in(self)
+        deltas = self._active_deltas() if routing is None else self._deltas_of_rows(routing)
+        seen = [delta for delta in deltas if delta.applies_to_prompts]
+        if routing is not None:
+            return self._apply_by_row(routing, seen, prompts)
+        return self._apply_deltas(seen, prompts)
 
     def adds_bias(self, adapter_names: list[str]) -> bool:
         """Whether folding these adapters in would give the map the bias that it lacks."""
@@ -112,6 +120,23 @@ class ZeroInitLinear(ZeroInitLayer):
         for delta in deltas:
             y = delta.on_output(y, x)
         return y
+
+    def _apply_by_row(
+        self, routing: Routing, deltas: list[Delta], x: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """(B, ..., N) -> (B, ..., M) through deltas with a leading dimension R; all of a record's at once."""
+        if not deltas:
+            return self.base_layer(x, *args, **kwargs)
+        records = len(routing.names)
+        copies_per_record(x.shape[0], records, "adapter names")
+        y = self._apply_deltas(deltas, x.reshape(records, -1, x.shape[-1]), *args, **kwargs)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def _deltas_of_rows(self, routing: Routing) -> list[Delta]:
+        """Deltas of each record's adapter, gathered."""
+        deltas = {kind: self._deltas_of(kind) for kind in self.adapter_layer_names}
+        found: list[Delta] = routing.keep(id(self), lambda: deltas_of_rows(routing, self._order, deltas))
+        return found
 
     def _active_deltas(self) -> list[Delta]:
         """Deltas of the active adapters, in order."""

@@ -12,7 +12,8 @@ from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llama_adapter.adapters.layer import Plan, ZeroInitLayer, active_in, wrap_once
+from llama_adapter.adapters.layer import Plan, ZeroInitLayer, active_in, routing_in, wrap_once
+from llama_adapter.adapters.row_norms import normalise_by_row
 from llama_adapter.adapters.structure import norm_sites, placement
 from llama_adapter.errors import UserError
 
@@ -72,7 +73,10 @@ class ZeroInitNorm(ZeroInitLayer):
 
     def forward(self, x: Float[Tensor, "..."], *args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
         """Normalise ``x``, shape (..., H) in and out; further arguments belong to the base layer."""
-        for name in reversed(active_in(self)):
+        routing = routing_in(self)
+        if routing is not None and any(name in self.zero_init_norm for name in routing.names):
+            return normalise_by_row(routing, self.get_base_layer(), self.zero_init_norm, x)
+        for name in reversed(active_in(self) if routing is None else []):
             if name in self.zero_init_norm:
                 tuned = self.zero_init_norm[name]
                 # LayerNorm's GPU kernels want one precision; PEFT keeps trained weights in float32.

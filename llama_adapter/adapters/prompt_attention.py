@@ -29,6 +29,7 @@ def attend_to_prompts(
     values: Float[Tensor, "R Q P D"],
     scaling: float | None = None,
     softcap: float | None = None,
+    mask: Float[Tensor, "R 1 1 P"] | None = None,
 ) -> Float[Tensor, "B Q T D"]:
     """Attention over all prompts.
 
@@ -39,12 +40,14 @@ def attend_to_prompts(
         scaling: factor on the scores; None for 1 / sqrt(D).
         softcap: bound c of the scores, ``c * tanh(score / c)``, which fused kernels do not offer; None for
             none.
+        mask: added to the scores, -inf for prompts that a row does not have; None where all have all.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None:
         scores = softcap * torch.tanh(query @ keys.transpose(-1, -2) * scale / softcap)
+        scores = scores if mask is None else scores + mask
         return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
-    if query.device.type == "cpu" and query.shape[2] > 1 and not torch.compiler.is_compiling():
+    if mask is None and _suits_few_keys(query):
         # Autocast reaches fused kernels by itself, but not the backward pass of an autograd function.
         autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else query.dtype
@@ -53,7 +56,12 @@ def attend_to_prompts(
         return FewKeysAttention.apply(query.to(dtype), keys.to(dtype), values.to(dtype), scale)
     if keys.shape[0] != query.shape[0]:
         keys, values = (x.expand(query.shape[0], -1, -1, -1) for x in (keys, values))
-    return scaled_dot_product_attention(query, keys, values, scale=scale)
+    return scaled_dot_product_attention(query, keys, values, mask, scale=scale)
+
+
+def _suits_few_keys(query: Float[Tensor, "B Q T D"]) -> bool:
+    """Whether the kernel for few keys is the faster one here."""
+    return query.device.type == "cpu" and query.shape[2] > 1 and not torch.compiler.is_compiling()
 
 
 class FewKeysAttention(torch.autograd.Function):

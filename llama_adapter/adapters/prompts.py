@@ -11,10 +11,14 @@ to query heads.
 Keys and values are computed anew in every forward, since a copy kept across steps would cut the prompts'
 gradient; only during generation they are computed once, and kept with that generation's cache.
 
+Rows of a batch see the same prompts unless the forward context (``forward_context.py``) says otherwise: other
+adapters' (``row_prompts.py``), with something added to them, or of packed rows each token its own record's.
+
 Dimensions: B batch, T query positions, P prompt length, H hidden size, Q query heads, G key/value heads, D
-head size.
+head size, R records; S 1 where all records see the same, R otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, cast
 
@@ -23,11 +27,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_adapter.adapters.families import refuse_prompts, warn_if_untested
-from llama_adapter.adapters.layer import Attach, Plan, Value, ZeroInitLayer, active_in, value_of
+from llama_adapter.adapters.layer import (
+    Attach,
+    Plan,
+    Value,
+    ZeroInitLayer,
+    active_in,
+    condition_in,
+    routing_in,
+    value_of,
+)
 from llama_adapter.adapters.projections import AttentionShape, attention_shape, project_prompts
 from llama_adapter.adapters.prompt_attention import attend_to_prompts
-from llama_adapter.adapters.structure import attention_sites, placement
+from llama_adapter.adapters.row_deltas import distinct, record_to_distinct
+from llama_adapter.adapters.row_prompts import fitting, gather_gates, gather_prompts
+from llama_adapter.adapters.structure import Site, attention_sites, placement
 from llama_adapter.attention import PROMPT_BRANCH, Memory, carry_prompts
+from llama_adapter.errors import UserError
+from llama_adapter.forward_context import Routing, copies_per_record, within
+from llama_adapter.token_blocks import TokenBlocks
+
+Found = tuple[Float[Tensor, "_ Q P D"], Float[Tensor, "_ Q P D"], Float[Tensor, "_ 1 1 P"] | None]
+"""Keys, values with gates folded in, and a mask to add to scores where rows have different numbers of them."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -47,9 +68,10 @@ class PromptLayer(ZeroInitLayer):
 
     adapter_layer_names = ("zero_init_prompt", "zero_init_gate", "zero_init_new_gate")
 
-    def __init__(self, layer_name: str, shape: AttentionShape) -> None:
+    def __init__(self, layer_name: str, layer_index: int, shape: AttentionShape) -> None:
         super().__init__()
         self.layer_name = layer_name
+        self.layer_index = layer_index
         self.shape = shape
         self.zero_init_prompt = nn.ModuleDict()
         self.zero_init_gate = nn.ModuleDict()
@@ -95,8 +117,8 @@ class PromptLayer(ZeroInitLayer):
         self._activation.pop(adapter_name, None)
 
     def has_active_prompts(self) -> bool:
-        """Whether an active adapter has prompts here."""
-        return any(name in self.zero_init_prompt for name in active_in(self))
+        """Whether an adapter that acts in this pass has prompts here."""
+        return any(name in self.zero_init_prompt for name in self._acting())
 
     def effective_gate(self, adapter_name: str) -> Float[Tensor, "Q 1 1"]:
         """Factor on the prompts' attention: the activated gate, times the new gate where there is one."""
@@ -124,31 +146,118 @@ class PromptLayer(ZeroInitLayer):
             softcap: bound c of the scores, ``c * tanh(score / c)``; None for none.
             memory: of one generation, for keys and values; None computes them anew.
         """
+        condition = condition_in(self)
+        packing = None if condition is None else condition[0].packing
+        seekers = query if packing is None else packing.split(query)
         outputs = []
-        for name in active_in(self):
-            if name in self.zero_init_prompt:
-                keys, values = self._keys_and_values(name, attention, query, memory)
-                outputs.append(attend_to_prompts(query, keys, values, scaling, softcap).transpose(1, 2))
+        for source in self._sources():
+            keys, values, mask = self._found_by(source, attention, query, memory)
+            attended = attend_to_prompts(seekers, keys, values, scaling, softcap, mask)
+            outputs.append(attended.transpose(1, 2) if packing is None else packing.join(attended))
         return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
 
-    def _keys_and_values(
-        self, name: str, attention: nn.Module, query: Float[Tensor, "B Q T D"], memory: Memory | None
-    ) -> tuple[Float[Tensor, "R Q P D"], Float[Tensor, "R Q P D"]]:
-        """One adapter's keys and gated values per query head, in the query's type; R is B or 1, for all."""
-        place = (self.layer_name, name, query.dtype, query.device, query.shape[0])
+    def _acting(self) -> Sequence[str]:
+        """Names of the adapters that act in this pass, in some rows or in all."""
+        routing = routing_in(self)
+        return active_in(self) if routing is None else routing.names
+
+    def _sources(self) -> "list[str | tuple[str, ...]]":
+        """Whose prompts the queries attend to, one softmax each: an adapter's, or each row its adapter's."""
+        routing = routing_in(self)
+        if routing is not None:
+            return [routing.names]
+        return [name for name in active_in(self) if name in self.zero_init_prompt]
+
+    def _found_by(
+        self,
+        source: "str | tuple[str, ...]",
+        attention: nn.Module,
+        query: Float[Tensor, "B Q T D"],
+        memory: Memory | None,
+    ) -> Found:
+        """What the queries of each row find, in the query's type: made once where there is a memory."""
+        condition = condition_in(self)
+        packing, added = (None, None) if condition is None else (condition[0].packing, condition[1])
+        place = (self.layer_name, source, query.dtype, query.device, query.shape[0])
         if memory is not None and place in memory:
-            return cast("tuple[Tensor, Tensor]", memory[place])
-        prompts = value_of(name, self.zero_init_prompt).to(query.dtype).unsqueeze(0)
-        keys, values = project_prompts(attention, prompts, self.shape.head_size)
-        per_group = query.shape[1] // keys.shape[1]
-        keys = keys.repeat_interleave(per_group, dim=1)
-        values = values.repeat_interleave(per_group, dim=1) * self.effective_gate(name).to(values.dtype)
-        keys, values = keys.to(query.dtype), values.to(query.dtype)
+            kept_packing, kept_added, kept = memory[place]
+            if kept_packing is packing and kept_added is added:
+                return cast("Found", kept)
+        if isinstance(source, str):
+            found = self._project(source, attention, query, added)
+        elif packing is not None:
+            raise UserError(
+                f"Both adapter_names and record_index are set, in {self.layer_name!r}. Use adapter_names with "
+                f"one record per row."
+            )
+        else:
+            found = self._project_by_row(attention, query, added)
+        per_row = cast("Found", tuple(_spread(part, query.shape[0], packing) for part in found))
         if memory is not None:
-            # for every row at once, which saves each later token the operators that would do it
-            keys, values = (x.expand(query.shape[0], -1, -1, -1) for x in (keys, values))
-            memory[place] = keys, values
-        return keys, values
+            memory[place] = (packing, added, per_row)
+        return per_row
+
+    def _project(
+        self,
+        name: str,
+        attention: nn.Module,
+        query: Float[Tensor, "B Q T D"],
+        added: Float[Tensor, "R _ H"] | None,
+    ) -> Found:
+        """What one adapter's prompts become; each record's own where something is added to them."""
+        prompts = value_of(name, self.zero_init_prompt).unsqueeze(0)
+        if added is not None:
+            prompts = prompts + fitting(added, prompts, False, self.layer_name)
+        keys, values = self._per_query_head(attention, prompts.to(query.dtype), query.shape[1])
+        values = values * self.effective_gate(name).to(values.dtype)
+        return keys.to(query.dtype), values.to(query.dtype), None
+
+    def _project_by_row(
+        self, attention: nn.Module, query: Float[Tensor, "B Q T D"], added: Float[Tensor, "R _ H"] | None
+    ) -> Found:
+        """What each record's prompts become: projected once for each distinct adapter where nothing is added.
+
+        The projections have deltas and norms of their own, which see the same records as the prompts.
+        """
+        routing = cast("Routing", routing_in(self))
+        once = routing if added is not None else Routing(distinct(routing), routing.layers)
+        prompts, mask = gather_prompts(once, self.zero_init_prompt)
+        if added is not None:
+            prompts = prompts + fitting(added, prompts, mask is not None, self.layer_name)
+        with within(routing=once):
+            keys, values = self._per_query_head(attention, prompts.to(query.dtype), query.shape[1])
+        gates = (self.zero_init_gate, self.zero_init_new_gate, self._activation)
+        values = values * gather_gates(once, *gates, query.shape[1]).to(values.dtype)
+        mask = None if mask is None else mask.to(query.dtype)
+        found = keys.to(query.dtype), values.to(query.dtype), mask
+        if once is routing:
+            return found
+        index = record_to_distinct(routing, query.device)
+        return cast("Found", tuple(None if part is None else part.index_select(0, index) for part in found))
+
+    def _per_query_head(
+        self, attention: nn.Module, prompts: Float[Tensor, "S P H"], heads: int
+    ) -> tuple[Float[Tensor, "S Q P D"], Float[Tensor, "S Q P D"]]:
+        """Keys and values of prompts, repeated for the query heads of a group."""
+        keys, values = project_prompts(attention, prompts, self.shape.head_size)
+        per_group = heads // keys.shape[1]
+        return keys.repeat_interleave(per_group, dim=1), values.repeat_interleave(per_group, dim=1)
+
+
+def _spread(part: Tensor | None, rows: int, packing: TokenBlocks | None) -> Tensor | None:
+    """(R, ...) of each record -> (B, ...) of each row, or of each block of tokens; one row shares its memory.
+
+    Raises:
+        UserError: the rows do not go with the records.
+    """
+    if part is None:
+        return None
+    if packing is not None:
+        return part.index_select(0, packing.record_of_block)
+    if part.shape[0] == 1:
+        return part.expand(rows, *part.shape[1:])
+    copies = copies_per_record(rows, part.shape[0], "conditions or adapter names")
+    return part if copies == 1 else part.repeat_interleave(copies, dim=0)
 
 
 def plan_prompts(model: nn.Module, stack: str, layers: list[int], config: PromptConfig | None) -> Plan:
@@ -170,19 +279,19 @@ def plan_prompts(model: nn.Module, stack: str, layers: list[int], config: Prompt
         raise refuse_prompts(model)
     warn_if_untested(model)
     return {
-        site.name: _attach_prompts(site.name, attention_shape(site.module), config)
+        site.name: _attach_prompts(site, attention_shape(site.module), config)
         for site in sites
         if site.layer in layers
     }
 
 
-def _attach_prompts(path: str, shape: AttentionShape, config: PromptConfig) -> Attach:
+def _attach_prompts(site: Site, shape: AttentionShape, config: PromptConfig) -> Attach:
     """How one attention module gets its prompts."""
 
     def attach(adapter_name: str, parent: nn.Module, name: str, attention: nn.Module) -> None:
         branch = attention._modules.get(PROMPT_BRANCH)
         if not isinstance(branch, PromptLayer):
-            branch = PromptLayer(path, shape)
+            branch = PromptLayer(site.name, site.layer or 0, shape)
             carry_prompts(attention, branch)
         branch.add_prompts(adapter_name, config, *placement(attention))
 

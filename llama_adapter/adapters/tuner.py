@@ -8,6 +8,8 @@ from the config alone, so it is never stored.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftConfig
@@ -22,6 +24,7 @@ from llama_adapter.adapters.linear import plan_deltas
 from llama_adapter.adapters.merging import merge_into_base
 from llama_adapter.adapters.norms import plan_norms
 from llama_adapter.adapters.prompts import PromptLayer, plan_prompts
+from llama_adapter.adapters.routing import route
 from llama_adapter.adapters.structure import find_layer_stack, layer_indices
 from llama_adapter.attention import drop_prompts
 from llama_adapter.errors import UserError
@@ -69,13 +72,24 @@ class ZeroInitModel(BaseTuner):
         """Attach the planned part to one module."""
         self._targets[current_key](adapter_name, parent, target_name, target)
 
+    @contextmanager
+    def _enable_peft_forward_hooks(
+        self, *args: Any, adapter_names: Any = None, **kwargs: Any
+    ) -> Iterator[None]:
+        """What PEFT enters around a pass or a generation: each row through the adapter named for it."""
+        if adapter_names is None:
+            yield
+            return
+        with route(self, adapter_names):
+            yield
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Attach an adapter; modules follow from its config, never from the names in a checkpoint."""
         kwargs["state_dict"] = None
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
     def _unload_and_optionally_merge(  # type: ignore[override]
-        self, merge: bool = True, adapter_names: list[str] | None = None, **kwargs: Any
+        self, merge: bool = True, adapter_names: Any = None, **kwargs: Any
     ) -> Any:
         """Take every part off; with ``merge`` fold what weights can express into the base first."""
         if merge:

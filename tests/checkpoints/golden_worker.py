@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
-import llama_adapter  # noqa: F401 - makes the method known to PEFT
-from tests.checkpoints.golden_cases import OPTIONS, load, prompt_parameters
+from llama_adapter.adapters.conditions import prompt_context
+from llama_adapter.generation.generator import left_pad
+from tests.checkpoints.golden_cases import OPTIONS, load
 from tests.checkpoints.visual_oracle import conditions
 
 NEW_TOKENS = 6
@@ -30,17 +30,14 @@ def main(base, adapter, case, output):
         visual = load_file(Path(adapter) / "conditioner.safetensors")
         visual = {name: tensor.requires_grad_() for name, tensor in visual.items()}
 
-    def run(tokens, row):
-        """Logits of one row, with its image's condition added to the prompts."""
-        if not visual:
-            return model(tokens).logits
-        added = conditions(visual, golden["golden.inputs.clip_tokens"][row : row + 1])[0]
-        parameters = dict(model.named_parameters())
-        changed = {name: parameters[name] + added for name in prompt_parameters()}
-        return functional_call(model, changed, (tokens,)).logits
+    def images():
+        """What each record's image adds to its prompts; nothing where the case has no images."""
+        added = conditions(visual, golden["golden.inputs.clip_tokens"]) if visual else None
+        return prompt_context(model, added)
 
     tokens, labels = golden["golden.inputs.tokens"], golden["golden.inputs.labels"]
-    logits = torch.cat([run(tokens[row : row + 1], row) for row in range(len(tokens))])
+    with images():
+        logits = model(tokens).logits
     loss = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=0
     )
@@ -48,13 +45,20 @@ def main(base, adapter, case, output):
     found = {"logits": logits.detach(), "loss": loss.detach()}
     named = [*model.named_parameters(), *visual.items()]
     found |= {f"grad.{name}": tensor.grad for name, tensor in named if tensor.grad is not None}
-    for row, prompt in enumerate(golden.get("golden.inputs.greedy_prompt", [])):
-        sequence = prompt[prompt >= 0].unsqueeze(0)
-        with torch.no_grad():
-            for _ in range(NEW_TOKENS):
-                following = run(sequence, row)[:, -1].argmax(-1, keepdim=True)
-                sequence = torch.cat([sequence, following], dim=1)
-        found[f"greedy.{row}"] = sequence[0]
+    if "golden.inputs.greedy_prompt" in golden:
+        prompts = [prompt[prompt >= 0].tolist() for prompt in golden["golden.inputs.greedy_prompt"]]
+        ids, mask = left_pad(prompts, 0)
+        with images(), torch.no_grad():
+            sequences = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=NEW_TOKENS,
+                min_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        for row, sequence in enumerate(sequences):
+            found[f"greedy.{row}"] = sequence[-len(prompts[row]) - NEW_TOKENS :]
     save_file({name: tensor.contiguous() for name, tensor in found.items()}, output)
 
 
