@@ -5,7 +5,7 @@ Speed is timed; memory is what a step allocates at its peak beyond what it found
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from benchmarks.ratios import compare
 from benchmarks.results import Row
 from benchmarks.subjects import ADAPTION_PROMPT, LORA, ZERO_INIT, load_adapted
 from llama_adapter.demo.base_model import DEFAULT_FOLDER
+from llama_adapter.training.labelled_loss import LabelledLoss
 from llama_adapter.training.loss import IGNORED, LabelledPositions
 
 ROWS, TOKENS = 4, 128
@@ -78,14 +79,13 @@ def training_step(model: nn.Module, rows: int, tokens: int) -> Callable[[], None
     labels[:, : tokens // 2] = IGNORED
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-4)
-    causal: Any = model
+    loss, causal = LabelledLoss(), cast("Any", model)
 
     def step() -> None:
         optimizer.zero_grad()
         positions = LabelledPositions(labels)
-        with positions.narrowed(causal.get_base_model().get_output_embeddings()):
-            logits = causal(input_ids=ids, use_cache=False).logits
-        positions.losses(logits).mean().backward()
+        _, losses = loss(model, {"input_ids": ids, "use_cache": False}, positions, causal.get_base_model())
+        losses.mean().backward()
         optimizer.step()
 
     return step

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from llama_adapter.errors import UserError
+from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
 from llama_adapter.training.requested import check_checkpointing, check_settings
 
@@ -52,6 +53,14 @@ class TrainingConfig(TrainingArguments):
     loss_reduction: Literal["token", "published"] = "token"
     """``token``: mean over the labelled tokens of the whole optimiser step, over accumulation and ranks.
     ``published``: mean per device batch, then over accumulation and ranks, as the published code does."""
+
+    loss_kernel: LossKernel = "auto"
+    """How the loss is computed. ``chunked``: logits of some labelled tokens at a time. ``torch``: by
+    ``torch.nn.functional.linear_cross_entropy``. ``narrowed``: logits of all labelled tokens at once.
+    ``auto``: ``chunked``."""
+
+    loss_chunk_rows: int | None = None
+    """Labelled tokens whose logits are there at once; None takes the measured default."""
 
     weight_decay_rule: Literal["published", "transformers"] = "published"
     """Which tensors ``weight_decay`` touches. ``published``: those with two or more dimensions (prompts,

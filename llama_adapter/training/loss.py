@@ -1,21 +1,18 @@
-"""Cross-entropy over labelled positions only.
+"""Which positions of a batch carry loss, and the textbook loss of their logits.
 
 The label of position t is scored by the logits of position t - 1, so a row's first label never counts. What
-is unusual: the logits of unlabelled positions are not computed. The hidden states are narrowed to the
-labelled positions on their way into the output embedding (a forward pre-hook), so whatever the model does to
-logits afterwards (soft cap, scaling) still happens. Where that cannot be done (torch.compile, no output
-embedding) the labelled rows of the full logits are taken instead.
+is unusual: positions are kept as a flat index, found once from the labels, so that hidden states are selected
+without looking at their values; this also works on tensors without content. How the losses are computed
+without all logits is the business of ``labelled_loss``; this file knows no model.
 
-Letters: B rows of the batch, T tokens, N labelled positions, H hidden size, V vocabulary.
+Letters: B rows of the batch, T tokens, N labelled positions, V vocabulary, D anything per position.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
 from torch.nn import functional
 
 IGNORED = -100
@@ -31,57 +28,55 @@ class LabelledPositions:
         Args:
             labels: Token ids, ``-100`` where there is no loss.
         """
+        self.shape = labels.shape
+        """B and T."""
         predicting = torch.full_like(labels, IGNORED)
         predicting[:, :-1] = labels[:, 1:]
-        self.mask: Bool[Tensor, "B T"] = predicting != IGNORED
-        """True where the next token is labelled."""
-        self.targets: Int[Tensor, " N"] = predicting[self.mask]
-        """The tokens to predict, row by row."""
-        self.rows: Int[Tensor, " N"] = self.mask.nonzero()[:, 0]
+        flat = predicting.flatten()
+        self.index: Int[Tensor, " N"] = (flat != IGNORED).nonzero()[:, 0]
+        """Positions whose next token is labelled, counted row by row through the whole batch."""
+        self.targets: Int[Tensor, " N"] = flat[self.index]
+        """The tokens to predict."""
+        self.rows: Int[Tensor, " N"] = self.index // labels.shape[1]
         """The batch row of each target."""
 
-    @contextmanager
-    def narrowed(self, head: nn.Module | None) -> Iterator[None]:
-        """While active, ``head`` sees the labelled positions only, as one row of N.
-
-        Args:
-            head: The module from hidden states to logits; None leaves everything as it is.
-        """
-        self._applied = False
-        if head is None:
-            yield
-            return
-
-        def narrow(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            if not inputs or inputs[0].shape[:-1] != self.mask.shape:
-                return None
-            self._applied = True
-            return (inputs[0][self.mask].unsqueeze(0), *inputs[1:])
-
-        handle = head.register_forward_pre_hook(narrow)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def losses(
-        self, logits: Float[Tensor, "batch positions V"], label_smoothing: float = 0.0
-    ) -> Float[Tensor, " N"]:
-        """Negative log-likelihood of each target in nats, in fp32.
-
-        Args:
-            logits: What the model returned: all positions, or the labelled ones after :meth:`narrowed`.
-            label_smoothing: Share of the target mass spread over the vocabulary.
-        """
-        labelled = logits[0] if self._applied else logits[self.mask]
-        return functional.cross_entropy(
-            labelled.float(), self.targets, reduction="none", label_smoothing=label_smoothing
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "LabelledPositions":
+        """A copy whose tensors went through ``change``: to another device, or into a ``FakeTensorMode``."""
+        copy = object.__new__(LabelledPositions)
+        copy.shape = self.shape
+        copy.index, copy.targets, copy.rows = (
+            change(tensor) for tensor in (self.index, self.targets, self.rows)
         )
+        return copy
+
+    def select(self, values: Shaped[Tensor, "B T D"]) -> Shaped[Tensor, "N D"]:
+        """The labelled positions of a tensor."""
+        return values.flatten(0, 1).index_select(0, self.index.to(values.device))
+
+    def losses(self, logits: Float[Tensor, "B T V"], label_smoothing: float = 0.0) -> Float[Tensor, " N"]:
+        """Losses in nats, in fp32, from the logits of all positions."""
+        return token_losses(self.select(logits), self.targets, label_smoothing)
 
     def per_row(self, losses: Float[Tensor, " N"]) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
         """Summed losses and number of targets of each batch row."""
-        summed = losses.new_zeros(self.mask.shape[0]).index_add(0, self.rows, losses)
-        return summed, self.mask.sum(dim=1)
+        rows = self.rows.to(losses.device)
+        summed = losses.new_zeros(self.shape[0]).index_add(0, rows, losses)
+        return summed, torch.bincount(rows, minlength=self.shape[0])
+
+
+def token_losses(
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], label_smoothing: float = 0.0
+) -> Float[Tensor, " N"]:
+    """Negative log-likelihood of each target in nats, in fp32.
+
+    Args:
+        logits: One row per target.
+        targets: Token ids.
+        label_smoothing: Share of the target mass spread over the vocabulary.
+    """
+    return functional.cross_entropy(
+        logits.float(), targets.to(logits.device), reduction="none", label_smoothing=label_smoothing
+    )
 
 
 def labelled_count(labels: Int[Tensor, "B T"]) -> int:

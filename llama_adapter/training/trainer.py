@@ -26,6 +26,7 @@ from llama_adapter.training.callbacks import JsonlLog, LoopHooks, ProgressBar
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.decay import published_decay_names
 from llama_adapter.training.guard import Moment, check_gradient, check_losses
+from llama_adapter.training.labelled_loss import LabelledLoss
 from llama_adapter.training.loss import LabelledPositions, labelled_count
 from llama_adapter.training.metrics import (
     AnswerLikelihood,
@@ -105,6 +106,7 @@ class Trainer(CheckpointingTrainer):
         self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"
         self._flops = training_flops(self.unwrapped)
         self._likelihood = AnswerLikelihood()
+        self._loss = LabelledLoss(self.args.loss_kernel, self.args.loss_chunk_rows, self.args.torch_compile)
         self._step_tokens = (0, 0)
         self._step_records: list[str] = []
         self._batches_per_epoch: int | None = None
@@ -125,16 +127,15 @@ class Trainer(CheckpointingTrainer):
         Args:
             model: The wrapped model.
             inputs: The batch; ``record_id`` stays here.
-            return_outputs: Whether the model's outputs (of the labelled positions) come along.
+            return_outputs: Whether the model's outputs come along; their logits are not all logits.
             num_items_in_batch: Labelled tokens of the whole optimiser step, over ranks.
 
         Raises:
             UserError: When a loss is not finite, or the batch has no labels.
         """
-        outputs, positions, record_ids = self._forward(model, inputs, narrow=True)
-        losses = positions.losses(outputs.logits, self.args.label_smoothing_factor)
+        outputs, losses, positions = self._forward(model, inputs, self.args.label_smoothing_factor)
         if self.args.stop_on_non_finite:
-            check_losses(losses, positions.rows, record_ids, self._moment())
+            check_losses(losses, positions.rows, list(inputs.get("record_id", [])), self._moment())
         if self.args.loss_reduction == "token":
             total = num_items_in_batch if num_items_in_batch is not None else max(losses.numel(), 1)
             # DDP averages gradients over ranks; a sum over all ranks is wanted.
@@ -145,22 +146,24 @@ class Trainer(CheckpointingTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _forward(
-        self, model: nn.Module, inputs: dict[str, Any], narrow: bool
-    ) -> tuple[Any, LabelledPositions, list[str]]:
-        """Run the model without labels and ids; ``narrow`` computes the logits of labelled positions only."""
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        label_smoothing: float = 0.0,
+        all_logits: bool = False,
+    ) -> tuple[Any, Float[Tensor, " N"], LabelledPositions]:
+        """Run the model without labels and ids; ``all_logits`` is for who reads its outputs' logits."""
         if inputs.get("labels") is None:
             raise UserError(
                 f"A batch has {sorted(inputs)} but no labels. Use llama_adapter.data.PaddingCollator."
             )
         positions = LabelledPositions(inputs["labels"])
         passed = {name: value for name, value in inputs.items() if name not in ("labels", "record_id")}
-        # A compiled model keeps its shapes: how many tokens are labelled differs from batch to batch.
-        head = None
-        if narrow and not self.args.torch_compile:
-            head = getattr(self.unwrapped, "get_output_embeddings", lambda: None)()
-        with positions.narrowed(head):
+        if all_logits:
             outputs = model(**passed)
-        return outputs, positions, list(inputs.get("record_id", []))
+            return outputs, positions.losses(outputs.logits, label_smoothing), positions
+        outputs, losses = self._loss(model, passed, positions, self.unwrapped, label_smoothing)
+        return outputs, losses, positions
 
     def _auxiliary_loss(self, outputs: Any) -> Float[Tensor, ""] | float:
         """The load-balancing loss of a mixture of experts, where the model returns one."""
@@ -242,8 +245,7 @@ class Trainer(CheckpointingTrainer):
     ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, "B T V"] | None, Int[Tensor, "B T"] | None]:
         """Evaluate one batch: rows for the exact mean, logits for ``compute_metrics`` if there is one."""
         with torch.no_grad(), self.compute_loss_context_manager():
-            outputs, positions, _ = self._forward(model, inputs, narrow=prediction_loss_only)
-            losses = positions.losses(outputs.logits)
+            outputs, losses, positions = self._forward(model, inputs, all_logits=not prediction_loss_only)
         nll, tokens = self.accelerator.gather_for_metrics(positions.per_row(losses))
         self._likelihood.add(nll, tokens)
         loss = losses.sum() / max(losses.numel(), 1)
@@ -324,6 +326,7 @@ class Trainer(CheckpointingTrainer):
         try:
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:
+            self._loss.close()
             self._bar.close()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
