@@ -26,6 +26,7 @@ from llama_adapter.training.callbacks import JsonlLog, LoopHooks, ProgressBar
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.decay import published_decay_names
 from llama_adapter.training.guard import Moment, check_gradient, check_losses
+from llama_adapter.training.loading import LoadingTrainer
 from llama_adapter.training.loss import LabelledPositions, labelled_count
 from llama_adapter.training.metrics import (
     AnswerLikelihood,
@@ -35,8 +36,8 @@ from llama_adapter.training.metrics import (
     peak_memory_gib,
     training_flops,
 )
+from llama_adapter.training.packing import packed_inputs
 from llama_adapter.training.requested import check_active, warn_about_loss_path
-from llama_adapter.training.saving import CheckpointingTrainer
 from llama_adapter.training.schedule import EpochClock, PublishedSchedule, step_factor
 
 OVERRIDDEN: dict[str, tuple[str, ...]] = {
@@ -58,6 +59,8 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "get_decay_parameter_names": ("model",),
     "get_eval_dataloader": ("eval_dataset",),
     "get_test_dataloader": ("test_dataset",),
+    "get_total_train_batch_size": ("args",),
+    "get_train_dataloader": (),
     "log": ("logs", "start_time"),
     "prediction_step": ("model", "inputs", "prediction_loss_only", "ignore_keys"),
     "save_model": ("output_dir", "_internal_call"),
@@ -70,12 +73,13 @@ PRIVATE_ATTRIBUTES = ("_created_lr_scheduler", "current_gradient_accumulation_st
 """Attributes of the host class that are read or set although they are not documented as an interface."""
 
 
-class Trainer(CheckpointingTrainer):
+class Trainer(LoadingTrainer):
     """Trains the adapter of a causal language model.
 
     Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold
     ``input_ids``, ``attention_mask``, ``labels`` and, for messages that name records, ``record_id`` (a list
-    of texts).
+    of texts). Packed batches hold ``position_ids`` instead of a mask, and ``record_index``, the entry of that
+    list to which each token belongs.
     """
 
     args: TrainingConfig
@@ -105,7 +109,7 @@ class Trainer(CheckpointingTrainer):
         self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"
         self._flops = training_flops(self.unwrapped)
         self._likelihood = AnswerLikelihood()
-        self._step_tokens = (0, 0)
+        self._step_tokens = (0, 0, 0)
         self._step_records: list[str] = []
         self._batches_per_epoch: int | None = None
         self._bar = ProgressBar(self.console)
@@ -134,7 +138,8 @@ class Trainer(CheckpointingTrainer):
         outputs, positions, record_ids = self._forward(model, inputs, narrow=True)
         losses = positions.losses(outputs.logits, self.args.label_smoothing_factor)
         if self.args.stop_on_non_finite:
-            check_losses(losses, positions.rows, record_ids, self._moment())
+            owners = inputs["record_index"][positions.mask] if "record_index" in inputs else positions.rows
+            check_losses(losses, owners, record_ids, self._moment())
         if self.args.loss_reduction == "token":
             total = num_items_in_batch if num_items_in_batch is not None else max(losses.numel(), 1)
             # DDP averages gradients over ranks; a sum over all ranks is wanted.
@@ -153,7 +158,9 @@ class Trainer(CheckpointingTrainer):
                 f"A batch has {sorted(inputs)} but no labels. Use llama_adapter.data.PaddingCollator."
             )
         positions = LabelledPositions(inputs["labels"])
-        passed = {name: value for name, value in inputs.items() if name not in ("labels", "record_id")}
+        kept_here = ("labels", "record_id", "record_index")
+        passed = {name: value for name, value in inputs.items() if name not in kept_here}
+        passed.update(packed_inputs(inputs))
         # A compiled model keeps its shapes: how many tokens are labelled differs from batch to batch.
         head = None
         if narrow and not self.args.torch_compile:
@@ -183,12 +190,13 @@ class Trainer(CheckpointingTrainer):
             [
                 sum(_token_count(batch) for batch in batches),
                 sum(labelled_count(batch["labels"]) for batch in batches),
+                sum(batch["labels"].numel() for batch in batches),
             ],
             device=device,
         )
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.gather(counts[None]).sum(dim=0) // self.get_tp_size()
-        self._step_tokens = (int(counts[0]), int(counts[1]))
+        self._step_tokens = (int(counts[0]), int(counts[1]), int(counts[2]))
         self._step_records = [name for batch in batches for name in batch.get("record_id", [])]
         return batches, counts[1].clamp(min=1)
 
@@ -244,7 +252,7 @@ class Trainer(CheckpointingTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs, positions, _ = self._forward(model, inputs, narrow=prediction_loss_only)
             losses = positions.losses(outputs.logits)
-        nll, tokens = self.accelerator.gather_for_metrics(positions.per_row(losses))
+        nll, tokens = self.gathered(*positions.per_row(losses))
         self._likelihood.add(nll, tokens)
         loss = losses.sum() / max(losses.numel(), 1)
         if prediction_loss_only:
@@ -320,7 +328,7 @@ class Trainer(CheckpointingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train as :class:`CheckpointingTrainer` does, and give the terminal back whatever happens."""
+        """Train as the host does, with complete checkpoints, and give the terminal back whatever happens."""
         try:
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:
@@ -363,8 +371,9 @@ class Trainer(CheckpointingTrainer):
             disable()
 
     def _finish_step(self) -> None:
-        tokens, labelled = self._step_tokens
-        self.meter.stop(Work(tokens=tokens, labelled=labelled, flops=self._flops.of(tokens, labelled)))
+        tokens, labelled, padded = self._step_tokens
+        flops = self._flops.of(tokens, labelled)
+        self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))
 
 
 def _token_count(batch: dict[str, Any]) -> int:
