@@ -1,14 +1,15 @@
 """A plan of batches in numbers: rows, tokens, and the share of them that is padding.
 
-It counts; it decides nothing.
+It counts, and puts the ways to make batches side by side; it decides nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich.table import Table
 
-from llama_adapter.data.batching import Plan
+from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
 from llama_adapter.data.lengths import Lengths
 
 
@@ -81,3 +82,36 @@ def batches_of_rows(rows: int, size: int, seed: int = 0) -> Plan:
     """
     order = np.random.default_rng(seed).permutation(rows).tolist()
     return [order[at : at + size] for at in range(0, rows, size)]
+
+
+def batch_table(lengths: Lengths, max_length: int, rows: int, tokens: int | None) -> Table:
+    """What the ways to make batches would cost for these rows, in one epoch of one process.
+
+    Args:
+        lengths: tokens of each row; at least one.
+        max_length: length to which fixed-size recipes pad.
+        rows: rows of a batch where rows are counted.
+        tokens: tokens of a batch where tokens are counted; None takes what ``token_budget`` does.
+    """
+    budget = token_budget(lengths, rows, tokens)
+    random = batches_of_rows(len(lengths), rows)
+    found = {
+        f"{rows} rows padded to {max_length}": batch_statistics(lengths, random, padded_to=max_length),
+        f"rows: {rows} at random": batch_statistics(lengths, random),
+    }
+    for name, packed in (("tokens", False), ("packed", True)):
+        rules = BatchRules(tokens=budget, packed=packed)
+        plan = plan_epoch(lengths, rules, 0, batches_per_epoch(lengths, rules))
+        found[f"{name}: at most {budget:,} tokens"] = batch_statistics(lengths, plan, packed)
+    table = Table(title="batches of an epoch, by training.batching")
+    for column in ("", "batches", "rows per batch", "largest, tokens", "padding"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, one in found.items():
+        numbers = (
+            f"{one.batches:,}",
+            f"{one.rows_per_batch:.1f}",
+            f"{one.largest:,}",
+            f"{one.padding_share:.1%}",
+        )
+        table.add_row(name, *numbers)
+    return table

@@ -35,9 +35,9 @@ RowNumbers: TypeAlias = Int[np.ndarray, " M"]
 WINDOW_BATCHES = 64
 """Batches' worth of rows that are sorted together."""
 
-FEWEST_WINDOWS, SMALLEST_WINDOW = 4, 8
-"""Small data are split, too, down to windows of 8 batches: sorted as a whole they would give the same batches
-in every epoch."""
+FEWEST_WINDOWS, SMALLEST_WINDOW = 2, 8
+"""Small data are split, too, if each half makes 8 batches: sorted as a whole they would give the same batches in
+every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,22 @@ class BatchRules:
         """How many rows a padded batch may have if its longest has ``longest`` tokens."""
         by_tokens = None if self.tokens is None else self.tokens // max(longest, 1)
         return max(min(limit for limit in (by_tokens, self.rows) if limit is not None), 1)
+
+
+def token_budget(lengths: Lengths, rows: int, tokens: int | None) -> int:
+    """Tokens of one device batch, padding included.
+
+    Without a number the budget keeps the size of an optimiser step: as many tokens as that many rows of mean
+    length have, but at least the longest row. So the learning rate keeps its meaning.
+
+    Args:
+        lengths: tokens of each training row.
+        rows: how many rows a batch would hold.
+        tokens: the budget, where it is given.
+    """
+    if tokens is not None:
+        return tokens
+    return max(round(rows * float(lengths.mean())), int(lengths.max()))
 
 
 def batches_per_epoch(lengths: Lengths, rules: BatchRules) -> int:

@@ -1,11 +1,7 @@
-"""How rows become batches: what the setting ``batching`` allows, and the budget it uses.
+"""What the setting ``batching`` allows beside it.
 
-What is unusual: without a number the budget keeps the size of an optimiser step. It is as many tokens as
-``per_device_train_batch_size`` rows of mean length have, but at least the longest row; so changing
-``batching`` alone changes neither the meaning of the learning rate nor, much, the number of steps. Nothing
-here knows models or devices.
-
-Dimension letters: N rows of the training data.
+Settings that count rows, order rows or split batches have no meaning, or another one, where a batch holds as
+many rows as fit. Nothing here knows data, models or devices.
 """
 
 import logging
@@ -13,7 +9,6 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
-from llama_adapter.data.lengths import Lengths
 from llama_adapter.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -89,16 +84,3 @@ def splits_batches(args: TrainingArguments) -> bool:
     """Whether accelerate was told to distribute batches in its own way."""
     config = args.accelerator_config
     return bool(getattr(config, "split_batches", False) or getattr(config, "dispatch_batches", False))
-
-
-def token_budget(lengths: Lengths, rows: int, tokens: int | None) -> int:
-    """Tokens of one device batch, padding included.
-
-    Args:
-        lengths: tokens of each training row.
-        rows: ``per_device_train_batch_size``.
-        tokens: ``tokens_per_batch``, if it was set.
-    """
-    if tokens is not None:
-        return tokens
-    return max(round(rows * float(lengths.mean())), int(lengths.max()))

@@ -23,12 +23,12 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from llama_adapter.data.batch_statistics import BatchStatistics, batch_statistics
-from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch
+from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
 from llama_adapter.data.collator import PackingCollator
 from llama_adapter.data.encoding import IGNORE
 from llama_adapter.data.lengths import Lengths, row_lengths
 from llama_adapter.errors import UserError
-from llama_adapter.training.batch_choice import splits_batches, token_budget
+from llama_adapter.training.batch_choice import splits_batches
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.packing import check_packing
 from llama_adapter.training.saving import CheckpointingTrainer
@@ -86,11 +86,12 @@ class FillingCollator:
     """The data set."""
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate rows, or the stand-in for none."""
+        """Collate rows, or the stand-in for none, which names no record."""
         if rows:
             return self.collate(rows)
         row = dict(self.rows[0])
-        return self.collate([row | {"labels": [IGNORE] * len(row["labels"])}])
+        batch = self.collate([row | {"labels": [IGNORE] * len(row["labels"])}])
+        return batch | {"record_id": []}
 
 
 class LoadingTrainer(CheckpointingTrainer):

@@ -377,6 +377,8 @@ class Trainer(LoadingTrainer):
 
 
 def _token_count(batch: dict[str, Any]) -> int:
-    """Tokens of a batch without padding."""
+    """Tokens of a batch without padding; a row that only keeps a rank busy, without a record, is padding."""
+    if batch.get("record_id") == []:
+        return 0
     mask = batch.get("attention_mask")
     return int(mask.sum()) if isinstance(mask, Tensor) else batch["labels"].numel()

@@ -1,9 +1,12 @@
 """Plans in numbers, counted by hand."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
-from llama_adapter.data.batch_statistics import batch_statistics, batches_of_rows
+from llama_adapter.data.batch_statistics import batch_statistics, batch_table, batches_of_rows
 
 LENGTHS = np.array([4, 2, 6, 6])
 
@@ -33,3 +36,19 @@ def test_batches_of_rows_hold_every_row_once():
     assert sorted(map(len, plan)) == [2, 4, 4]
     assert sorted(row for batch in plan for row in batch) == list(range(10))
     assert plan != batches_of_rows(10, 4, seed=1)
+
+
+def test_the_table_puts_all_ways_side_by_side():
+    console = Console(file=io.StringIO(), width=120)
+    lengths = np.array([10, 10, 10, 30, 30, 30] * 8)
+    console.print(batch_table(lengths, max_length=50, rows=3, tokens=60))
+    rows = [line.split("│") for line in console.file.getvalue().splitlines() if "│" in line]
+    found = {line[1].strip(): [cell.strip() for cell in line[2:-1]] for line in rows}
+    assert found["3 rows padded to 50"] == ["16", "3.0", "150", "60.0%"]
+    tokens, packed = found["tokens: at most 60 tokens"], found["packed: at most 60 tokens"]
+    assert 16 <= int(packed[0]) <= int(tokens[0]) <= 18  # 16 is the least that hold them
+    assert tokens[2] == packed[2] == "60"
+    assert float(tokens[3].rstrip("%")) < 10
+    assert packed[3] == "0.0%"
+    random = float(found["rows: 3 at random"][3].rstrip("%"))
+    assert 0 < random < 60

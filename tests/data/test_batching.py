@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_adapter.data.batch_statistics import batch_statistics
-from llama_adapter.data.batching import BatchRules, batches_per_epoch, plan_epoch
+from llama_adapter.data.batching import BatchRules, batches_per_epoch, plan_epoch, token_budget
 from llama_adapter.errors import UserError
 
 lengths_of_rows = st.lists(st.integers(1, 60), min_size=1, max_size=120).map(np.array)
@@ -139,3 +139,10 @@ def test_single_rows_that_do_not_divide_leave_a_rank_without_a_batch():
 def test_rules_that_bound_nothing_are_refused(rules, message):
     with pytest.raises(UserError, match=message):
         BatchRules(**rules)
+
+
+def test_the_budget_is_the_given_one_or_that_of_the_rows():
+    lengths = np.array([10, 20, 30])
+    assert token_budget(lengths, rows=4, tokens=64) == 64
+    assert token_budget(lengths, rows=4, tokens=None) == 80
+    assert token_budget(lengths, rows=1, tokens=None) == 30

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from llama_adapter.data.batching import BatchRules
 from llama_adapter.errors import UserError
 from llama_adapter.training.loading import FillingCollator, RankBatches
 
@@ -94,8 +95,9 @@ def test_workers_load_the_same_batches(trainer, records):
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("step", [5, 10])
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_in_the_middle_of_an_epoch_sees_what_it_would_have_seen(trainer, records, kind):
+def test_resumed_in_the_middle_of_an_epoch_sees_what_it_would_have_seen(trainer, records, kind, step):
     settings = {
         "train": records(30),
         "batching": kind,
@@ -109,12 +111,13 @@ def test_resumed_in_the_middle_of_an_epoch_sees_what_it_would_have_seen(trainer,
     straight = trainer(**settings)
     names, _ = watch(straight)
     straight.train()
-    per_epoch = len(straight.train_batches)
-    assert per_epoch % 2 == 1 or per_epoch // 2 not in (5, 10)  # the checkpoints lie inside epochs
+    per_epoch = -(-len(straight.train_batches) // 2)
+    assert 5 < per_epoch < 10 < 2 * per_epoch  # the checkpoints lie inside the first and the second epoch
     resumed = trainer(**settings)
     again, _ = watch(resumed)
-    resumed.train(resume_from_checkpoint=f"{straight.args.output_dir}/checkpoint-5")
+    resumed.train(resume_from_checkpoint=f"{straight.args.output_dir}/checkpoint-{step}")
     assert again == names[len(names) - len(again) :]
+    assert len(again) > 2
     for (name, one), (_, other) in zip(
         straight.model.named_parameters(), resumed.model.named_parameters(), strict=True
     ):
@@ -233,13 +236,14 @@ def test_a_rank_without_a_batch_takes_a_row_without_labels(collator, records):
     rows = records(2)
     collate = FillingCollator(collator, rows)
     assert (collate([])["labels"] == -100).all()
+    assert collate([])["record_id"] == []
     assert collate([])["input_ids"].tolist() == [rows[0]["input_ids"]]
     assert torch.equal(collate(rows)["labels"], collator(rows)["labels"])
 
 
 def test_ranks_share_a_plan_without_overlap():
     lengths = np.random.default_rng(0).integers(1, 40, 57)
-    rules = RankBatches(lengths, rules_for(3), 0).rules
+    rules = BatchRules(tokens=90, ranks=3)
     ranks = [RankBatches(lengths, rules, rank) for rank in range(3)]
     for epoch in range(2):
         held = []
@@ -248,12 +252,6 @@ def test_ranks_share_a_plan_without_overlap():
             held.append(list(batches))
         assert [len(part) for part in held] == [len(ranks[0])] * 3
         assert sorted(row for part in held for batch in part for row in batch) == list(range(57))
-
-
-def rules_for(ranks):
-    from llama_adapter.data.batching import BatchRules
-
-    return BatchRules(tokens=90, ranks=ranks)
 
 
 def test_streamed_data_are_refused(trainer, records):
