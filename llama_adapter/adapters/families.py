@@ -15,6 +15,7 @@ from llama_adapter.errors import UserError
 
 NO_INTERFACE = "its attention does not call transformers' attention interface"
 EXPERTS_3D = "its experts are 3-D parameters, not linear modules"
+ALIBI = "its positions (ALiBi) are counted along the whole row, over the borders of records"
 NO_K_PROJ = "its layers have no k_proj and v_proj, which the V2 presets leave out"
 
 
@@ -27,6 +28,8 @@ class Family:
     unsupported: dict[str, str] = field(default_factory=dict)
     """Part that raises for this model type -> why: ``prompts``, ``mlp`` targets of linear deltas, or ``v2``,
     the presets that leave keys and values out."""
+    packing: str | None = None
+    """Why several records in one row are wrong for this model type; None where they are right."""
 
 
 def _families() -> list[Family]:
@@ -37,8 +40,10 @@ def _families() -> list[Family]:
         **{name: {"v2": NO_K_PROJ} for name in ("phi3", "gpt2", "bert", "roberta")},
         **{name: {"prompts": NO_INTERFACE} for name in ("falcon", "bloom", "mpt", "deberta-v2")},
     }
+    alibi = ("bloom", "mpt")
     return [Family(model_type=name) for name in plain] + [
-        Family(model_type=name, unsupported=parts) for name, parts in without.items()
+        Family(model_type=name, unsupported=parts, packing=ALIBI if name in alibi else None)
+        for name, parts in without.items()
     ]
 
 

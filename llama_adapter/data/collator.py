@@ -1,4 +1,11 @@
-"""Pads rows of different lengths to one batch, on the right, with nothing else decided here."""
+"""Rows of different lengths to one batch: padded on the right, or one after the other in a single sequence.
+
+A packed batch has no attention mask: positions that start again at 0 tell transformers where a record ends
+(``masking_utils.find_packed_sequence_indices``, and the varlen kernels of flash attention likewise). Which
+rows belong together is decided elsewhere.
+
+Dimension letters: B rows of the batch, T tokens of a row.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -58,8 +65,40 @@ class PaddingCollator:
             "input_ids": padded(ids, self.pad_token_id),
             "attention_mask": padded([[1] * len(row) for row in ids], 0),
             "labels": padded([row["labels"] for row in rows], IGNORE),
-            "record_id": [row["record_id"] for row in rows],
         }
-        if "media" in rows[0]:
-            batch["media"] = [row["media"] for row in rows]
-        return batch
+        return batch | _list_columns(rows)
+
+
+class PackingCollator:
+    """Collates rows of ``build_datasets`` into one sequence without padding.
+
+    No token of a record predicts the first token of the next: every first label is -100.
+    """
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Build one batch.
+
+        Args:
+            rows: as for :class:`PaddingCollator`.
+
+        Returns:
+            ``input_ids``, ``position_ids``, ``labels`` and ``record_index`` of shape (1, T), and the list
+            columns as they are: ``record_index`` says for each token which entry of them it belongs to.
+
+        Raises:
+            UserError: there is no row to build a batch from.
+        """
+        if not rows:
+            raise UserError(f"the pack is {list(rows)}, so it has no shape. Use packs of at least one row.")
+        columns: dict[str, list[int]] = {
+            "input_ids": [token for row in rows for token in row["input_ids"]],
+            "position_ids": [position for row in rows for position in range(len(row["input_ids"]))],
+            "labels": [label for row in rows for label in (IGNORE, *row["labels"][1:])],
+            "record_index": [index for index, row in enumerate(rows) for _ in row["input_ids"]],
+        }
+        return {name: torch.tensor([values]) for name, values in columns.items()} | _list_columns(rows)
+
+
+def _list_columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The columns that stay lists, with one entry per record."""
+    return {name: [row[name] for row in rows] for name in ("record_id", "media") if name in rows[0]}

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from llama_adapter.data.batch_statistics import batch_table
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
 from llama_adapter.data.prepare import Preparer, Row, prepared_rows
@@ -25,6 +27,9 @@ from llama_adapter.errors import UserError
 
 BATCH = 256
 """Records prepared at a time."""
+
+USUAL_ROWS = 8
+"""Rows of a batch where the configuration gives no number: the default of transformers."""
 
 
 @dataclass(kw_only=True)
@@ -41,7 +46,8 @@ class ValidateConfig:
     adapter: dict[str, Any] = field(default_factory=dict)
     """Not used here; accepted so that a training configuration can be checked as it is."""
     training: dict[str, Any] = field(default_factory=dict)
-    """Not used here; accepted so that a training configuration can be checked as it is."""
+    """Only ``per_device_train_batch_size`` and ``tokens_per_batch`` are used here, to show what batches of
+    the training data would hold."""
 
 
 def _tokenizer(base: dict[str, Any]) -> PreTrainedTokenizerBase:
@@ -148,6 +154,14 @@ def _check_split(name: str, sources: list[SourceConfig], check: Check, console: 
     console.print(check.report.table(f"{name} data"))
 
 
+def _show_batches(report: Report, training: dict[str, Any], console: Console) -> None:
+    """Print what batches of the training data would hold, however they are made."""
+    rows = training.get("per_device_train_batch_size", USUAL_ROWS)
+    tokens = training.get("tokens_per_batch")
+    if report.lengths and isinstance(rows, int) and isinstance(tokens, int | None):
+        console.print(batch_table(np.array(report.lengths), report.limit, rows, tokens))
+
+
 def _show_samples(samples: list[Row], tokenizer: PreTrainedTokenizerBase, console: Console) -> None:
     """Print samples as tokens with their label mask."""
     for row in samples:
@@ -183,6 +197,8 @@ def validate_data(config: ValidateConfig) -> int:
             preparer, data.media == "refuse", config.samples, Report(data.max_length, sources=len(sources))
         )
         _check_split(split, sources, check, console)
+        if split == "train":
+            _show_batches(check.report, config.training, console)
         _show_samples(check.samples, tokenizer, console)
         problems += check.problems
     verdict = "every record can be used" if not problems else f"{problems} problems, listed above"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from llama_adapter.errors import UserError
+from llama_adapter.training.batch_choice import Batching, check_batching
 from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
 from llama_adapter.training.requested import check_checkpointing, check_settings
@@ -66,6 +67,15 @@ class TrainingConfig(TrainingArguments):
     """Which tensors ``weight_decay`` touches. ``published``: those with two or more dimensions (prompts,
     gates, LoRA). ``transformers``: all but biases and norms, so scales too."""
 
+    batching: Batching = "rows"
+    """How rows become batches. ``rows``: ``per_device_train_batch_size`` random rows. ``tokens``: rows of
+    like length, as many as fit into ``tokens_per_batch``. ``packed``: records one after the other in one row
+    of that many tokens, without padding and without seeing each other."""
+
+    tokens_per_batch: int | None = None
+    """Most tokens of one device batch with ``batching`` ``tokens`` or ``packed``, padding included. Left out:
+    as many as ``per_device_train_batch_size`` rows of mean length have, but at least the longest row."""
+
     resume: bool = False
     """Continue from the last complete checkpoint in ``output_dir``; without one, say so and start fresh."""
 
@@ -114,9 +124,10 @@ class TrainingConfig(TrainingArguments):
                 f"Settings under `training` do not fit together: {error}. Set them as the message says."
             ) from error
         check_checkpointing(self)
+        check_batching(self, self.batching, self.tokens_per_batch)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False
-        if self.preset is not None and self.gradient_accumulation_steps == 1:
+        if self.preset is not None and self.batching == "rows" and self.gradient_accumulation_steps == 1:
             rows_per_pass = self.per_device_train_batch_size * self.world_size
             self.gradient_accumulation_steps = accumulation_for(self.preset, rows_per_pass)
         if self.base_learning_rate is not None:

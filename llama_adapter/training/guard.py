@@ -1,6 +1,6 @@
 """The non-finite guard: a loss or gradient that is nan or inf stops the run and names its records.
 
-What is unusual: losses are known per token, so only the rows that went wrong are named; if all did, the
+What is unusual: losses are known per token, so only the records that went wrong are named; if all did, the
 weights are at fault. It knows record ids as the collator gives them (``file:line``), nothing of the model.
 """
 
@@ -30,14 +30,14 @@ class Moment:
 
 
 def check_losses(
-    losses: Float[Tensor, " N"], rows: Int[Tensor, " N"], record_ids: list[str], moment: Moment
+    losses: Float[Tensor, " N"], records: Int[Tensor, " N"], record_ids: list[str], moment: Moment
 ) -> None:
     """Stop when a token's loss is not finite.
 
     Args:
         losses: One loss per labelled token.
-        rows: The batch row of each.
-        record_ids: The record of each row; empty when the collator gives none.
+        records: The record of the batch that each belongs to: its row, or its place in a pack.
+        record_ids: The records' names; empty when the collator gives none.
         moment: Where the run stands.
 
     Raises:
@@ -47,12 +47,12 @@ def check_losses(
     finite = torch.isfinite(values)
     if bool(finite.all()):
         return
-    bad_rows = sorted(set(rows[~finite].tolist()))
-    count = len(set(rows.tolist()))
-    named = [record_ids[row] if record_ids else f"row {row}" for row in bad_rows]
-    where = f"{len(bad_rows)} of {count} rows"
-    if len(bad_rows) == count > 1:
-        where = f"all {count} rows, so rather the weights than the records are at fault"
+    bad = sorted(set(records[~finite].tolist()))
+    count = len(set(records.tolist()))
+    named = [record_ids[at] if record_ids else f"record {at} of the batch" for at in bad]
+    where = f"{len(bad)} of {count} records"
+    if len(bad) == count > 1:
+        where = f"all {count} records, so rather the weights than the records are at fault"
     raise UserError(
         f"The loss became {float(values[~finite][0])} in step {moment.step} on {where}: {_list(named)}. "
         f"Try to {_advice(moment)}"

@@ -73,6 +73,9 @@ class Work:
     labelled: int = 0
     """Tokens that carry loss."""
 
+    padded: int = 0
+    """Tokens over all ranks, padding included."""
+
     flops: float = 0.0
     """Model FLOPs."""
 
@@ -81,10 +84,11 @@ class Work:
         self.seconds += other.seconds
         self.tokens += other.tokens
         self.labelled += other.labelled
+        self.padded += other.padded
         self.flops += other.flops
 
     def rates(self, peak_flops: float | None) -> dict[str, float]:
-        """Tokens per second, and MFU where the peak is known.
+        """Tokens per second, the share of padding, and MFU where the peak is known.
 
         Args:
             peak_flops: Peak FLOP/s of all devices of the run together.
@@ -95,6 +99,8 @@ class Work:
             "tokens_per_second": self.tokens / self.seconds,
             "labelled_tokens_per_second": self.labelled / self.seconds,
         }
+        if self.padded:
+            rates["padding_share"] = 1 - self.tokens / self.padded
         if peak_flops:
             rates["mfu"] = self.flops / self.seconds / peak_flops
         return rates

@@ -152,6 +152,7 @@ class CheckpointingTrainer(transformers.Trainer):
             "world_size": self.args.world_size,
             "per_device_train_batch_size": self.args.per_device_train_batch_size,
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            **{name: getattr(self.args, name, None) for name in ("batching", "tokens_per_batch")},
             "data_seed": self.args.data_seed,
             "train_records": len(data) if isinstance(data, Sized) else None,
         }

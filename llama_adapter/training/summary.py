@@ -3,6 +3,7 @@
 It reads the trainer and its log; it computes nothing.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,7 @@ def start_table(trainer: Trainer) -> Table:
     table.add_row(
         "parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / max(total, 1):.3f} %)"
     )
-    table.add_row(
-        "rows per step",
-        f"{args.rows_per_step} = {args.per_device_train_batch_size} per device x {args.world_size} devices "
-        f"x {args.gradient_accumulation_steps} accumulated",
-    )
+    _add_batches(table, trainer)
     table.add_row("learning rate", _learning_rate(trainer))
     decayed = trainer.get_decay_parameter_names(trainer.unwrapped)
     groups = decay_summary(trainer.unwrapped.named_parameters(), decayed)
@@ -38,6 +35,42 @@ def start_table(trainer: Trainer) -> Table:
     )
     table.add_row("output", str(args.output_dir))
     return table
+
+
+_EPOCHS_SHOWN = 5
+"""Epochs whose padding share is listed; further ones differ as little."""
+
+
+def _add_batches(table: Table, trainer: Trainer) -> None:
+    """How large a step is, and how much of it is padding where that is planned."""
+    args, batches = trainer.args, trainer.train_batches
+    parts = f"x {args.world_size} devices x {args.gradient_accumulation_steps} accumulated"
+    if batches is None:
+        table.add_row(
+            "rows per step", f"{args.rows_per_step} = {args.per_device_train_batch_size} per device {parts}"
+        )
+        return
+    rows = trainer.get_total_train_batch_size(args)
+    kind = "packed without padding" if batches.rules.packed else "rows of like length"
+    table.add_row("tokens per step", f"at most {batches.rules.tokens:,} {parts}; {kind}, about {rows} rows")
+    plans = [batches.statistics(epoch) for epoch in range(_epochs(trainer, len(batches)))]
+    shares = ", ".join(f"{plan.padding_share:.1%}" for plan in plans)
+    table.add_row("padding", f"{shares} of all tokens in epoch 1 to {len(plans)}")
+    first = plans[0]
+    table.add_row(
+        "row lengths",
+        f"mean {first.mean_length:.0f}, median {first.median_length}, p90 {first.p90_length}, "
+        f"p99 {first.p99_length}, longest {first.longest}",
+    )
+
+
+def _epochs(trainer: Trainer, batches: int) -> int:
+    """Epochs that the run takes up, as far as they are listed."""
+    args = trainer.args
+    epochs = args.num_train_epochs
+    if args.max_steps > 0:
+        epochs = args.max_steps * args.gradient_accumulation_steps / batches
+    return max(min(math.ceil(epochs), _EPOCHS_SHOWN), 1)
 
 
 def end_table(trainer: Trainer, adapter: Path) -> Table:

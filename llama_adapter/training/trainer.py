@@ -27,6 +27,7 @@ from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.decay import published_decay_names
 from llama_adapter.training.guard import Moment, check_gradient, check_losses
 from llama_adapter.training.labelled_loss import LabelledLoss
+from llama_adapter.training.loading import LoadingTrainer
 from llama_adapter.training.loss import LabelledPositions, labelled_count
 from llama_adapter.training.metrics import (
     AnswerLikelihood,
@@ -36,8 +37,8 @@ from llama_adapter.training.metrics import (
     peak_memory_gib,
     training_flops,
 )
+from llama_adapter.training.packing import packed_inputs
 from llama_adapter.training.requested import check_active, warn_about_loss_path
-from llama_adapter.training.saving import CheckpointingTrainer
 from llama_adapter.training.schedule import EpochClock, PublishedSchedule, step_factor
 
 OVERRIDDEN: dict[str, tuple[str, ...]] = {
@@ -59,6 +60,8 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "get_decay_parameter_names": ("model",),
     "get_eval_dataloader": ("eval_dataset",),
     "get_test_dataloader": ("test_dataset",),
+    "get_total_train_batch_size": ("args",),
+    "get_train_dataloader": (),
     "log": ("logs", "start_time"),
     "prediction_step": ("model", "inputs", "prediction_loss_only", "ignore_keys"),
     "save_model": ("output_dir", "_internal_call"),
@@ -71,12 +74,13 @@ PRIVATE_ATTRIBUTES = ("_created_lr_scheduler", "current_gradient_accumulation_st
 """Attributes of the host class that are read or set although they are not documented as an interface."""
 
 
-class Trainer(CheckpointingTrainer):
+class Trainer(LoadingTrainer):
     """Trains the adapter of a causal language model.
 
     Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold
     ``input_ids``, ``attention_mask``, ``labels`` and, for messages that name records, ``record_id`` (a list
-    of texts).
+    of texts). Packed batches hold ``position_ids`` instead of a mask, and ``record_index``, the entry of that
+    list to which each token belongs.
     """
 
     args: TrainingConfig
@@ -107,7 +111,7 @@ class Trainer(CheckpointingTrainer):
         self._flops = training_flops(self.unwrapped)
         self._likelihood = AnswerLikelihood()
         self._loss = LabelledLoss(self.args.loss_kernel, self.args.loss_chunk_rows, self.args.torch_compile)
-        self._step_tokens = (0, 0)
+        self._step_tokens = (0, 0, 0)
         self._step_records: list[str] = []
         self._batches_per_epoch: int | None = None
         self._bar = ProgressBar(self.console)
@@ -135,7 +139,11 @@ class Trainer(CheckpointingTrainer):
         """
         outputs, losses, positions = self._forward(model, inputs, self.args.label_smoothing_factor)
         if self.args.stop_on_non_finite:
-            check_losses(losses, positions.rows, list(inputs.get("record_id", [])), self._moment())
+            record_ids = list(inputs.get("record_id", []))
+            owners = positions.rows
+            if "record_index" in inputs:
+                owners = inputs["record_index"].flatten()[positions.index]
+            check_losses(losses, owners, record_ids, self._moment())
         if self.args.loss_reduction == "token":
             total = num_items_in_batch if num_items_in_batch is not None else max(losses.numel(), 1)
             # DDP averages gradients over ranks; a sum over all ranks is wanted.
@@ -158,7 +166,9 @@ class Trainer(CheckpointingTrainer):
                 f"A batch has {sorted(inputs)} but no labels. Use llama_adapter.data.PaddingCollator."
             )
         positions = LabelledPositions(inputs["labels"])
-        passed = {name: value for name, value in inputs.items() if name not in ("labels", "record_id")}
+        kept_here = ("labels", "record_id", "record_index")
+        passed = {name: value for name, value in inputs.items() if name not in kept_here}
+        passed.update(packed_inputs(inputs))
         if all_logits:
             outputs = model(**passed)
             return outputs, positions.losses(outputs.logits, label_smoothing), positions
@@ -186,12 +196,13 @@ class Trainer(CheckpointingTrainer):
             [
                 sum(_token_count(batch) for batch in batches),
                 sum(labelled_count(batch["labels"]) for batch in batches),
+                sum(batch["labels"].numel() for batch in batches),
             ],
             device=device,
         )
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.gather(counts[None]).sum(dim=0) // self.get_tp_size()
-        self._step_tokens = (int(counts[0]), int(counts[1]))
+        self._step_tokens = (int(counts[0]), int(counts[1]), int(counts[2]))
         self._step_records = [name for batch in batches for name in batch.get("record_id", [])]
         return batches, counts[1].clamp(min=1)
 
@@ -246,7 +257,7 @@ class Trainer(CheckpointingTrainer):
         """Evaluate one batch: rows for the exact mean, logits for ``compute_metrics`` if there is one."""
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs, losses, positions = self._forward(model, inputs, all_logits=not prediction_loss_only)
-        nll, tokens = self.accelerator.gather_for_metrics(positions.per_row(losses))
+        nll, tokens = self.gathered(*positions.per_row(losses))
         self._likelihood.add(nll, tokens)
         loss = losses.sum() / max(losses.numel(), 1)
         if prediction_loss_only:
@@ -322,7 +333,7 @@ class Trainer(CheckpointingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train as :class:`CheckpointingTrainer` does, and give the terminal back whatever happens."""
+        """Train as the host does, with complete checkpoints, and give the terminal back whatever happens."""
         try:
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:
@@ -366,11 +377,14 @@ class Trainer(CheckpointingTrainer):
             disable()
 
     def _finish_step(self) -> None:
-        tokens, labelled = self._step_tokens
-        self.meter.stop(Work(tokens=tokens, labelled=labelled, flops=self._flops.of(tokens, labelled)))
+        tokens, labelled, padded = self._step_tokens
+        flops = self._flops.of(tokens, labelled)
+        self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))
 
 
 def _token_count(batch: dict[str, Any]) -> int:
-    """Tokens of a batch without padding."""
+    """Tokens of a batch without padding; a row that only keeps a rank busy, without a record, is padding."""
+    if batch.get("record_id") == []:
+        return 0
     mask = batch.get("attention_mask")
     return int(mask.sum()) if isinstance(mask, Tensor) else batch["labels"].numel()

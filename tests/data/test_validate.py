@@ -40,6 +40,8 @@ def test_good_data_pass_with_report_and_samples(validate, write):
     assert "[hi|Ġ|0|<|im_end|>]" in shown.replace("h|i", "hi")
     assert "train data" in shown
     assert "evaluation data" in shown
+    assert shown.count("batches of an epoch") == 1
+    assert "rows: 8 at random" in shown
 
 
 def test_every_bad_record_is_listed_with_place_and_reason(validate, write):

@@ -165,6 +165,16 @@ def resumable(tmp_path, adapted):
 DDP_RUNS = {
     "token": {"gradient_accumulation_steps": 2},
     "published": {"loss_reduction": "published", "gradient_accumulation_steps": 1},
+    # Budgets that give an even number of batches, so that one process has the same ones.
+    "tokens": {"batching": "tokens", "tokens_per_batch": 20, "gradient_accumulation_steps": 1},
+    "packed": {"batching": "packed", "tokens_per_batch": 20, "gradient_accumulation_steps": 1},
+    # 15 batches of one record: one rank is left without its eighth. A step is an epoch.
+    "left_over": {
+        "batching": "tokens",
+        "tokens_per_batch": 2,
+        "gradient_accumulation_steps": 8,
+        "records": 15,
+    },
 }
 """The runs of the two-process test; each rank takes half of the batch of the one-process run."""
 
@@ -190,11 +200,11 @@ def ddp_settings(output):
 def single(tmp_path, adapted):
     """Makes the one-process twin of a two-process run."""
 
-    def make(**settings):
+    def make(records=16, **settings):
         return Trainer(
             model=adapted(),
             args=TrainingConfig(**{**ddp_settings(tmp_path / "single"), **settings}),
-            train_dataset=make_records(16),
+            train_dataset=make_records(records),
             eval_dataset=make_records(7, seed=5, name="eval.jsonl"),
             data_collator=collate,
         )

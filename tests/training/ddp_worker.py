@@ -20,11 +20,11 @@ def load_parts():
     return module
 
 
-def build(parts, base, output, **settings):
+def build(parts, base, output, records=16, **settings):
     return Trainer(
         model=parts.adapt(LlamaForCausalLM.from_pretrained(base)),
         args=TrainingConfig(**{**parts.ddp_settings(output), **settings}),
-        train_dataset=parts.make_records(16),
+        train_dataset=parts.make_records(records),
         eval_dataset=parts.make_records(7, seed=5, name="eval.jsonl"),
         data_collator=parts.collate,
     )

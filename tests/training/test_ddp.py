@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from llama_adapter.training import checkpoint as files
+from tests.training.conftest import DDP_RUNS
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +64,14 @@ def test_published_mean_equals_one_process_with_twice_the_accumulation(launched,
     settings = {"loss_reduction": "published", "per_device_train_batch_size": 2}
     one = one_process(single, gradient_accumulation_steps=2, **settings)
     assert_close(launched[1]["published"], one)
+
+
+@pytest.mark.parametrize("name", ["tokens", "packed", "left_over"])
+def test_batches_of_unequal_rows_equal_one_process_with_twice_the_accumulation(launched, single, name):
+    settings = dict(DDP_RUNS[name])
+    accumulation = 2 * settings.pop("gradient_accumulation_steps")
+    one = one_process(single, gradient_accumulation_steps=accumulation, **settings)
+    assert_close(launched[1][name], one)
 
 
 def test_resumed_on_two_ranks_equals_never_stopped(launched):

@@ -22,7 +22,8 @@ def test_finite_values_pass():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_only_the_rows_that_went_wrong_are_named(bad):
     message = (
-        rf"The loss became {bad} in step 12 on 1 of 3 rows: a\.jsonl:2\. Try to lower training\.learning_rate"
+        rf"The loss became {bad} in step 12 on 1 of 3 records: a\.jsonl:2\. "
+        r"Try to lower training\.learning_rate"
     )
     with pytest.raises(UserError, match=message):
         check_losses(torch.tensor([1.0, 2.0, bad, 0.0]), ROWS, IDS, MOMENT)
@@ -33,12 +34,14 @@ def test_only_the_rows_that_went_wrong_are_named(bad):
 
 
 def test_when_all_rows_went_wrong_the_weights_are_suspected():
-    with pytest.raises(UserError, match="on all 3 rows, so rather the weights than the records are at fault"):
+    with pytest.raises(
+        UserError, match="on all 3 records, so rather the weights than the records are at fault"
+    ):
         check_losses(torch.full((4,), math.nan), ROWS, IDS, MOMENT)
 
 
 def test_without_record_ids_rows_are_named():
-    with pytest.raises(UserError, match="on 1 of 3 rows: row 2"):
+    with pytest.raises(UserError, match="on 1 of 3 records: record 2 of the batch"):
         check_losses(torch.tensor([1.0, 2.0, 1.0, math.nan]), ROWS, [], MOMENT)
     with pytest.raises(UserError, match="gives no record_id"):
         check_gradient(math.nan, [], MOMENT)

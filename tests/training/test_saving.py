@@ -94,6 +94,8 @@ def test_killed_and_resumed_equals_never_stopped(
         (5, 11, {"schedule": "published", "warmup_epochs": 1.5}),
         (2, 9, {"eval_strategy": "steps", "eval_steps": 2.0, "load_best_model_at_end": True}),
         (3, 8, {"dataloader_num_workers": 0, "optim": "sgd", "max_grad_norm": 0.0}),
+        (5, 11, {"batching": "tokens", "tokens_per_batch": 24}),
+        (5, 11, {"batching": "packed", "tokens_per_batch": 24}),
     ],
 )
 def test_stopped_and_resumed_equals_never_stopped(resumable, save_every, stop_in, settings):

@@ -69,3 +69,21 @@ def test_end_table_names_the_best_checkpoint(trainer, records, shown, tmp_path):
     assert f"checkpoint-{made.state.best_global_step}, loss {made.state.best_metric:.4f}" in shown(
         end_table(made, tmp_path / "adapter")
     )
+
+
+def test_start_table_states_the_padding_of_every_epoch(trainer, records, shown):
+    made = trainer(
+        train=records(20),
+        batching="tokens",
+        tokens_per_batch=30,
+        gradient_accumulation_steps=2,
+        num_train_epochs=3,
+        max_steps=-1,
+    )
+    text = shown(start_table(made))
+    shares = [f"{made.train_batches.statistics(epoch).padding_share:.1%}" for epoch in range(3)]
+    assert f"{', '.join(shares)} of all tokens in epoch 1 to 3" in text
+    assert "at most 30 x 1 devices x 2 accumulated; rows of like length, about" in text
+    assert f"longest {max(len(row['input_ids']) for row in records(20))}" in text
+    packed = trainer(train=records(20), batching="packed", tokens_per_batch=30, max_steps=1)
+    assert "0.0% of all tokens in epoch 1 to 1" in shown(start_table(packed))

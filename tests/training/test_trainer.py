@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from llama_adapter.errors import UserError
 from llama_adapter.training import Trainer
+from llama_adapter.training.loading import LoadingTrainer
 from llama_adapter.training.saving import CheckpointingTrainer
 from llama_adapter.training.trainer import OVERRIDDEN, PRIVATE_ATTRIBUTES
 
@@ -61,7 +62,7 @@ def test_every_overridden_method_still_has_the_expected_signature():
 def test_the_list_of_overridden_methods_is_complete():
     ours = {
         name
-        for part in (Trainer, CheckpointingTrainer)
+        for part in (Trainer, LoadingTrainer, CheckpointingTrainer)
         for name, value in vars(part).items()
         if inspect.isfunction(value) and hasattr(transformers.Trainer, name) and name != "__init__"
     }
@@ -281,7 +282,7 @@ def test_a_poisoned_record_stops_the_run_and_is_named(trainer, records):
     with torch.no_grad():
         made.model.get_input_embeddings().weight[47] = float("nan")
     with pytest.raises(
-        UserError, match=r"nan in step \d+ on 1 of 2 rows: train\.jsonl:6\. Try to lower"
+        UserError, match=r"nan in step \d+ on 1 of 2 records: train\.jsonl:6\. Try to lower"
     ) as caught:
         made.train()
     assert "train.jsonl:5" not in str(caught.value)

@@ -1,0 +1,42 @@
+"""How many tokens the rows of a data set have, read off the table without making Python lists of them.
+
+It does not know what lengths are used for.
+
+Dimension letters: N rows.
+"""
+
+from typing import Any, TypeAlias
+
+import datasets
+import numpy as np
+import pyarrow.compute as arrow
+from jaxtyping import Int
+
+from llama_adapter.errors import UserError
+
+Lengths: TypeAlias = Int[np.ndarray, " N"]
+"""Tokens of each row."""
+
+
+def row_lengths(rows: Any) -> Lengths:
+    """Tokens of every row of a data set.
+
+    Args:
+        rows: a ``datasets.Dataset``, whose table is read without making Python lists, or any sized sequence
+            of rows with ``input_ids``.
+
+    Raises:
+        UserError: the rows have no ``input_ids``.
+    """
+    if isinstance(rows, datasets.Dataset):
+        if "input_ids" not in rows.column_names:
+            raise UserError(
+                f"The rows have the columns {rows.column_names}, so their lengths are unknown. "
+                "Use rows with input_ids, as build_datasets makes them."
+            )
+        table = rows.select_columns(["input_ids"]).with_format("arrow")
+        parts = [
+            arrow.list_value_length(part["input_ids"]).to_numpy() for part in table.iter(batch_size=10_000)
+        ]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+    return np.array([len(rows[at]["input_ids"]) for at in range(len(rows))], dtype=np.int64)

@@ -1,0 +1,250 @@
+"""Batches of unequal row counts for training and evaluation, as a layer between checkpoints and the trainer.
+
+The host's loaders and accelerate's wrapper around them assume batches of one size, cut them apart and fill
+them up with repeated rows. Here each rank has its own list of batches out of one plan, so nothing is
+repeated, and every rank takes the same number of steps. What is unusual: a rank may be given an empty list
+(only where no batch of the epoch can be halved); it then takes a row whose labels are all masked, which adds
+nothing to the loss. This layer does not know losses, schedules or models.
+
+Letters: B rows of the batch, N labelled positions.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from accelerate.data_loader import DataLoaderShard
+from datasets import IterableDataset as StreamedDataset
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from transformers import TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, has_length
+
+from llama_adapter.data.batch_statistics import BatchStatistics, batch_statistics
+from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
+from llama_adapter.data.collator import PackingCollator
+from llama_adapter.data.encoding import IGNORE
+from llama_adapter.data.lengths import Lengths, row_lengths
+from llama_adapter.errors import UserError
+from llama_adapter.training.batch_choice import splits_batches
+from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.packing import check_packing
+from llama_adapter.training.saving import CheckpointingTrainer
+
+
+class RankBatches(Sampler[list[int]]):
+    """The batches of one rank, epoch by epoch."""
+
+    batch_size = 1
+    """For accelerate, which works out from it how many rows of the last batch were repeated: none."""
+
+    def __init__(self, lengths: Lengths, rules: BatchRules, rank: int = 0) -> None:
+        """Count the batches of an epoch.
+
+        Args:
+            lengths: tokens of each row.
+            rules: what a batch may hold, and for how many ranks.
+            rank: whose batches these are.
+        """
+        self.lengths = lengths
+        self.rules = rules
+        self.rank = rank
+        self.epoch = 0
+        self.count = batches_per_epoch(lengths, rules)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the plan, counted from 0."""
+        self.epoch = epoch
+
+    def plan(self, epoch: int) -> Plan:
+        """The batches of all ranks."""
+        return plan_epoch(self.lengths, self.rules, epoch, self.count)
+
+    def statistics(self, epoch: int = 0) -> BatchStatistics:
+        """The plan of an epoch in numbers, over all ranks."""
+        return batch_statistics(self.lengths, self.plan(epoch), self.rules.packed)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """This rank's batches of the epoch."""
+        yield from self.plan(self.epoch)[self.rank :: self.rules.ranks]
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return self.count // self.rules.ranks
+
+
+@dataclass(frozen=True)
+class FillingCollator:
+    """A collator that takes a row without labels where a rank has no batch."""
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    """Makes a batch of rows."""
+
+    rows: Any
+    """The data set."""
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate rows, or the stand-in for none, which names no record."""
+        if rows:
+            return self.collate(rows)
+        row = dict(self.rows[0])
+        batch = self.collate([row | {"labels": [IGNORE] * len(row["labels"])}])
+        return batch | {"record_id": []}
+
+
+class LoadingTrainer(CheckpointingTrainer):
+    """Loads batches by token budget, packed or not, and evaluation batches sorted by length."""
+
+    args: TrainingConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Set up as the host class does, then check that data and model allow the batches asked for.
+
+        Args:
+            *args: As for ``transformers.Trainer``.
+            **kwargs: Likewise.
+
+        Raises:
+            UserError: When the training data have no length, or the model mixes packed records.
+        """
+        super().__init__(*args, **kwargs)
+        self.packing_collator: Callable[[list[dict[str, Any]]], dict[str, Any]] = PackingCollator()
+        self._rows_are_gathered = True
+        if self.args.batching != "rows" and self.train_dataset is not None:
+            _check_has_length(self.train_dataset, self.args.batching)
+        if self.args.batching == "packed" and self.train_dataset is not None:
+            with self.accelerator.autocast():
+                check_packing(self.unwrapped, self.accelerator.device)
+
+    @cached_property
+    def train_batches(self) -> RankBatches | None:
+        """The batches of this rank; None where the host makes them, a fixed number of rows each."""
+        if self.args.batching == "rows" or self.train_dataset is None:
+            return None
+        lengths = row_lengths(self.train_dataset)
+        if len(lengths) == 0:
+            raise UserError(
+                f"The training data have {len(lengths)} rows. Use data with at least one usable record."
+            )
+        budget = token_budget(lengths, self.args.per_device_train_batch_size, self.args.tokens_per_batch)
+        rules = BatchRules(
+            tokens=budget,
+            packed=self.args.batching == "packed",
+            ranks=self._data_ranks,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
+        return RankBatches(lengths, rules, self._data_rank)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The host's loader, or this rank's batches by token budget."""
+        batches = self.train_batches
+        if batches is None:
+            return super().get_train_dataloader()
+        collate = self.packing_collator if batches.rules.packed else self.data_collator
+        return self._loader(self.train_dataset, batches, collate)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batches sorted by length, where only their summed losses are wanted; else the host's loader."""
+        rows = self._evaluation_rows(eval_dataset)
+        if rows is None:
+            return super().get_eval_dataloader(eval_dataset)
+        limit = BatchRules(rows=self.args.per_device_eval_batch_size)
+        if self.train_batches is not None:
+            limit = BatchRules(tokens=self.train_batches.rules.tokens)
+        rules = replace(limit, ranks=self._data_ranks, seed=None)
+        return self._loader(rows, RankBatches(row_lengths(rows), rules, self._data_rank), self.data_collator)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The host's loop, which remembers whether rows can be gathered one by one."""
+        self._rows_are_gathered = not isinstance(dataloader.batch_sampler, RankBatches)
+        return super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+
+    def get_total_train_batch_size(self, args: TrainingArguments) -> int:
+        """Rows of one optimiser step over all ranks: an average where batches hold unequal numbers."""
+        if self.train_batches is None:
+            return super().get_total_train_batch_size(args)
+        per_batch = len(self.train_batches.lengths) / self.train_batches.count
+        return max(round(per_batch * self._data_ranks * args.gradient_accumulation_steps), 1)
+
+    def gathered(
+        self, nll: Float[Tensor, " B"], tokens: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " rows"], Int[Tensor, " rows"]]:
+        """Losses and label counts of all ranks, without the rows that a loader repeated.
+
+        Args:
+            nll: summed losses of each row of this rank's batch.
+            tokens: labels of each.
+        """
+        if not self._rows_are_gathered:  # ranks hold unequal numbers of rows
+            nll, tokens = nll.sum()[None], tokens.sum()[None]
+        return self.accelerator.gather_for_metrics((nll, tokens))
+
+    @property
+    def _data_ranks(self) -> int:
+        """Processes that see different data."""
+        return self.accelerator.num_processes // self.get_tp_size()
+
+    @property
+    def _data_rank(self) -> int:
+        """Which of them this is."""
+        return self.accelerator.process_index // self.get_tp_size()
+
+    def _evaluation_rows(self, given: Any) -> Any:
+        """The rows to evaluate in an order of their own; None where the host must load them."""
+        held: Any = self.eval_dataset
+        rows = held if given is None else held[given] if isinstance(given, str) else given
+        args = self.args
+        left_to_host = self.compute_metrics is not None or args.remove_unused_columns or splits_batches(args)
+        if left_to_host or isinstance(rows, dict) or _is_streamed(rows) or len(rows) == 0:
+            return None
+        return rows if "input_ids" in rows[0] and "labels" in rows[0] else None
+
+    def _loader(
+        self,
+        rows: Any,
+        batches: RankBatches,
+        collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    ) -> DataLoader:
+        """A loader that accelerate takes as prepared."""
+        args = self.args
+        return DataLoaderShard(
+            rows,
+            device=self.accelerator.device if self.accelerator.device_placement else None,
+            batch_sampler=batches,
+            collate_fn=FillingCollator(collate, rows),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            _non_blocking=self.accelerator.non_blocking,
+        )
+
+
+def _is_streamed(rows: Any) -> bool:
+    return isinstance(rows, IterableDataset | StreamedDataset) or not has_length(rows)
+
+
+def _check_has_length(rows: Any, batching: str) -> None:
+    """Plans need the lengths of all rows.
+
+    Raises:
+        UserError: when rows are streamed.
+    """
+    if _is_streamed(rows):
+        raise UserError(
+            f"batching={batching!r} plans an epoch from the lengths of all rows, and "
+            f"{type(rows).__name__} is streamed. "
+            "Set batching=rows, or streaming=false for the training sources."
+        )
