@@ -27,10 +27,10 @@ def watch(made):
     """Names of the records of every batch that reaches the model, and the shapes of the batches."""
     names, shapes, forward = [], [], made._forward
 
-    def watched(model, inputs, narrow):
+    def watched(model, inputs, *args, **kwargs):
         names.append(list(inputs["record_id"]))
         shapes.append(tuple(inputs["input_ids"].shape))
-        return forward(model, inputs, narrow)
+        return forward(model, inputs, *args, **kwargs)
 
     made._forward = watched
     return names, shapes
