@@ -106,7 +106,7 @@ def by_record(
     """
     given = [value for value in values if value is not None]
     shape = [max(sizes) for sizes in zip(*(value.shape for value in given), strict=True)]
-    empty = given[0].new_full(shape, fill) if len(given) < len(values) else None
+    empty = given[0].new_full(shape, fill) if len(given) < len(values) else given[0]
     stacked = torch.stack([empty if value is None else _padded(value, shape, fill) for value in values])
     return stacked.index_select(0, record_to_distinct(routing, stacked.device))
 
@@ -126,8 +126,8 @@ def _gather(routing: Routing, deltas: Sequence[nn.Module | None]) -> RowDelta:
     one = cast("Delta", next(delta for delta in deltas if delta is not None))
     if one.neutral is None:
         raise UserError(
-            f"A {type(one).__name__} delta cannot differ from row to row of a batch. Use adapters that have it "
-            f"one batch at a time."
+            f"A {type(one).__name__} delta cannot differ from row to row of a batch. Use adapters that have "
+            f"it one batch at a time."
         )
     values = {}
     for name, fill in one.neutral.items():

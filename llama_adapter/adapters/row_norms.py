@@ -8,7 +8,7 @@ and bias are applied after it.
 Dimensions: R records, H width of what is normalised.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from accelerate.utils import align_module_device
 from jaxtyping import Float
@@ -71,11 +71,12 @@ def _normalise(norm: nn.Module, weights: dict[str, Tensor], x: Float[Tensor, "R 
             raise _cannot_differ(norm)
         shape = norm.normalized_shape
         same = x.to(weights["weight"].dtype)
-        kernel = layer_norm if isinstance(norm, nn.LayerNorm) else rms_norm
-        y = kernel(same, shape, eps=norm.eps) * weights["weight"]
-        return y + weights["bias"] if "bias" in weights else y
-    y: Tensor = type(norm).forward(WithValues(norm, weights), x)
-    return y
+        if isinstance(norm, nn.LayerNorm):
+            scaled = layer_norm(same, shape, eps=norm.eps) * weights["weight"]
+            return scaled + weights["bias"] if "bias" in weights else scaled
+        return rms_norm(same, shape, eps=norm.eps) * weights["weight"]
+    own: Any = type(norm).forward
+    return cast("Tensor", own(WithValues(norm, weights), x))
 
 
 def _cannot_differ(norm: nn.Module) -> UserError:
