@@ -187,8 +187,8 @@ class PromptLayer(ZeroInitLayer):
             found = self._project(source, attention, query, added)
         elif packing is not None:
             raise UserError(
-                f"Both adapter_names and record_index came to {self.layer_name!r}. Use adapter_names with one "
-                f"record per row."
+                f"Both adapter_names and record_index came to {self.layer_name!r}. Use adapter_names with "
+                f"one record per row."
             )
         else:
             found = self._project_by_row(attention, query, added)

@@ -15,7 +15,8 @@ from llama_adapter.adapters.prompts import PromptLayer
 from tests.adapters import tiny
 from tests.adapters.matrix.subjects import SUBJECTS, disturb
 from tests.adapters.matrix.tiny_models import output
-from tests.adapters.test_routing import CACHE, padded, row, to_continue
+from tests.adapters.test_generation_memory import CACHE
+from tests.adapters.test_routing import padded, row, to_continue
 
 LENGTH = 3
 V1 = ZeroInitConfig(prompt_length=LENGTH, prompt_layers=[1, 3], task_type="CAUSAL_LM")

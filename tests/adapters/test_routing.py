@@ -1,22 +1,20 @@
 """Several adapters in one batch: every row as if it were alone with its own."""
 
 import threading
-from inspect import signature
 
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache
 
 from llama_adapter import UserError, ZeroInitConfig
 from llama_adapter.adapters import prompts
 from tests.adapters import tiny
 from tests.adapters.matrix.subjects import SUBJECTS, disturb
 from tests.adapters.matrix.tiny_models import output
-from tests.adapters.test_generation_memory import CountOperators
+from tests.adapters.test_generation_memory import CACHE, CountOperators
 
 BASE = "__base__"
-CACHE = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
 PRESETS = ["v1", "v2", "v21", "chat", "imagebind"]
 NAMES = [*PRESETS, BASE, "v2", "long"]
 
