@@ -119,8 +119,7 @@ def recompute_context() -> tuple[AbstractContextManager[None], AbstractContextMa
 class CarriesContext:
     """A checkpointing function, decorated so that what it runs again sees the context of its forward pass.
 
-    It works with any such function, torch's own or one with contexts of its own. Under ``torch.compile``
-    nothing runs again in Python, and the function is called as it is.
+    It works with any such function, torch's own or one with contexts of its own.
     """
 
     def __init__(self, checkpoint: Callable[..., Any]) -> None:
@@ -134,8 +133,6 @@ class CarriesContext:
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Checkpoint ``function``."""
-        if torch.compiler.is_compiling():
-            return self.checkpoint(function, *args, **kwargs)
         _, restored = recompute_context()
 
         def run(*inner: Any, **options: Any) -> Any:

@@ -45,23 +45,11 @@ class Delta(nn.Module):
     """Whether a map that had no bias has one after the delta was folded into it."""
     neutral: ClassVar[dict[str, float] | None] = None
     """Value of each parameter, in all its elements, under which the delta changes nothing; None where there
-    is none, and so no way to apply the delta to some rows of a batch alone."""
+    is none, and so no way to apply the delta to some rows of a batch alone. Where there is, the methods below
+    are called with parameters of each row (R, ...), vectors as (R, 1, width), for inputs (R, T, ...)."""
 
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__()
-
-    @classmethod
-    def of_rows(cls, values: dict[str, Tensor]) -> "Delta":
-        """The same delta with parameters of its own for each row of a batch (R, T, ...).
-
-        Args:
-            values: each parameter, with a leading dimension R; vectors as (R, 1, width).
-        """
-        delta = cls.__new__(cls)
-        nn.Module.__init__(delta)
-        for name, value in values.items():
-            setattr(delta, name, value)
-        return delta
 
     def on_input(self, x: Float[Tensor, "... N"]) -> Float[Tensor, "... N"]:
         """What enters the map instead of ``x``."""

@@ -5,6 +5,7 @@ It calls the map it wraps and never reads its weight, so plain, quantised and of
 Dimensions: N input width, M output width; ``...`` any leading dimensions.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from llama_adapter.adapters.deltas import DELTAS, Delta, DeltaConfig
 from llama_adapter.adapters.families import EXPERTS_3D, model_type_of
 from llama_adapter.adapters.layer import Attach, Plan, ZeroInitLayer, active_in, routing_in, wrap_once
-from llama_adapter.adapters.row_deltas import deltas_of_rows
+from llama_adapter.adapters.row_deltas import RowDelta, deltas_of_rows
 from llama_adapter.adapters.structure import (
     Site,
     has_expert_parameters,
@@ -76,11 +77,12 @@ class ZeroInitLinear(ZeroInitLayer):
     def forward_prompts(self, prompts: Float[Tensor, "... N"]) -> Float[Tensor, "... M"]:
         """The map as prompts see it on their way to keys and values: bias and scale, no LoRA."""
         routing = routing_in(self)
-        deltas = self._active_deltas() if routing is None else self._deltas_of_rows(routing)
-        seen = [delta for delta in deltas if delta.applies_to_prompts]
         if routing is not None:
-            return self._apply_by_row(routing, seen, prompts)
-        return self._apply_deltas(seen, prompts)
+            rows = [delta for delta in self._deltas_of_rows(routing) if delta.applies_to_prompts]
+            return self._apply_by_row(routing, rows, prompts)
+        return self._apply_deltas(
+            [delta for delta in self._active_deltas() if delta.applies_to_prompts], prompts
+        )
 
     def adds_bias(self, adapter_names: list[str]) -> bool:
         """Whether folding these adapters in would give the map the bias that it lacks."""
@@ -111,7 +113,9 @@ class ZeroInitLinear(ZeroInitLayer):
         if bias is not None:
             base.bias = nn.Parameter(bias.to(base.weight.dtype), requires_grad=False)
 
-    def _apply_deltas(self, deltas: list[Delta], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def _apply_deltas(
+        self, deltas: Sequence[Delta | RowDelta], x: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """(..., N) -> (..., M) through the given deltas and the base layer."""
         scaled = x
         for delta in deltas:
@@ -122,7 +126,7 @@ class ZeroInitLinear(ZeroInitLayer):
         return y
 
     def _apply_by_row(
-        self, routing: Routing, deltas: list[Delta], x: Tensor, *args: Any, **kwargs: Any
+        self, routing: Routing, deltas: list[RowDelta], x: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         """(B, ..., N) -> (B, ..., M) through deltas with a leading dimension R; all of a record's at once."""
         if not deltas:
@@ -132,10 +136,10 @@ class ZeroInitLinear(ZeroInitLayer):
         y = self._apply_deltas(deltas, x.reshape(records, -1, x.shape[-1]), *args, **kwargs)
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
-    def _deltas_of_rows(self, routing: Routing) -> list[Delta]:
+    def _deltas_of_rows(self, routing: Routing) -> list[RowDelta]:
         """Deltas of each record's adapter, gathered."""
         deltas = {kind: self._deltas_of(kind) for kind in self.adapter_layer_names}
-        found: list[Delta] = routing.keep(id(self), lambda: deltas_of_rows(routing, self._order, deltas))
+        found: list[RowDelta] = routing.keep(id(self), lambda: deltas_of_rows(routing, self._order, deltas))
         return found
 
     def _active_deltas(self) -> list[Delta]:

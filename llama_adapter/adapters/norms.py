@@ -75,7 +75,7 @@ class ZeroInitNorm(ZeroInitLayer):
         """Normalise ``x``, shape (..., H) in and out; further arguments belong to the base layer."""
         routing = routing_in(self)
         if routing is not None and any(name in self.zero_init_norm for name in routing.names):
-            return normalise_by_row(routing, self.get_base_layer(), self.zero_init_norm, x)
+            return normalise_by_row(routing, self.get_base_layer(), self.zero_init_norm, x, *args, **kwargs)
         for name in reversed(active_in(self) if routing is None else []):
             if name in self.zero_init_norm:
                 tuned = self.zero_init_norm[name]

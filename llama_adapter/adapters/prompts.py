@@ -48,7 +48,7 @@ from llama_adapter.forward_context import Routing, copies_per_record, within
 from llama_adapter.token_blocks import TokenBlocks
 
 Found = tuple[Float[Tensor, "_ Q P D"], Float[Tensor, "_ Q P D"], Float[Tensor, "_ 1 1 P"] | None]
-"""Keys, values with gates folded in, and a mask to add to scores where rows have different numbers of them."""
+"""Keys, values with gates folded in, and a mask to add to the scores where rows differ in their number."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -187,7 +187,7 @@ class PromptLayer(ZeroInitLayer):
             found = self._project(source, attention, query, added)
         elif packing is not None:
             raise UserError(
-                f"Both adapter_names and record_index are set, in {self.layer_name!r}. Use adapter_names with "
+                f"Both adapter_names and record_index came to {self.layer_name!r}. Use adapter_names with "
                 f"one record per row."
             )
         else:

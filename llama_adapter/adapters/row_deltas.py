@@ -5,10 +5,11 @@ all: it contains each adapter's order, and in a step of a kind that is not an ad
 rows get the values under which the kind does nothing. So every step is one operation on all rows, whatever
 the number of adapters.
 
-Dimensions: A distinct adapters, R records.
+Dimensions: A distinct adapters, R records, T tokens of all of a record's rows, N input width, M output width.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,37 @@ from torch import Tensor, nn
 from llama_adapter.adapters.deltas import Delta
 from llama_adapter.errors import UserError
 from llama_adapter.forward_context import Routing
+
+
+class WithValues:
+    """A module as its own code sees it, but with other parameters: it may itself run in another thread."""
+
+    def __init__(self, module: nn.Module, values: dict[str, Tensor]) -> None:
+        self.module = module
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        """What is no parameter is the module's."""
+        return getattr(self.module, name)
+
+
+class RowDelta:
+    """A delta of every record: computes as the kind does, with parameters that have a leading dimension R."""
+
+    def __init__(self, delta: Delta, values: dict[str, Tensor]) -> None:
+        self._kind: Any = type(delta)
+        self._own = WithValues(delta, values)
+        self.applies_to_prompts = delta.applies_to_prompts
+
+    def on_input(self, x: Float[Tensor, "R T N"]) -> Float[Tensor, "R T N"]:
+        """As ``Delta.on_input``."""
+        entering: Tensor = self._kind.on_input(self._own, x)
+        return entering
+
+    def on_output(self, y: Float[Tensor, "R T M"], x: Float[Tensor, "R T N"]) -> Float[Tensor, "R T M"]:
+        """As ``Delta.on_output``."""
+        leaving: Tensor = self._kind.on_output(self._own, y, x)
+        return leaving
 
 
 def common_order(orders: Sequence[Sequence[str]]) -> list[tuple[str, frozenset[int]]]:
@@ -38,8 +70,8 @@ def common_order(orders: Sequence[Sequence[str]]) -> list[tuple[str, frozenset[i
 
 def deltas_of_rows(
     routing: Routing, orders: Mapping[str, Sequence[str]], deltas: Mapping[str, nn.ModuleDict]
-) -> list[Delta]:
-    """What each record's rows go through, as deltas with a leading dimension R.
+) -> list[RowDelta]:
+    """What each record's rows go through.
 
     Args:
         routing: the adapter of each record.
@@ -74,7 +106,7 @@ def by_record(
     """
     given = [value for value in values if value is not None]
     shape = [max(sizes) for sizes in zip(*(value.shape for value in given), strict=True)]
-    empty = given[0].new_full(shape, fill) if len(given) < len(values) else None
+    empty = given[0].new_full(shape, fill) if len(given) < len(values) else given[0]
     stacked = torch.stack([empty if value is None else _padded(value, shape, fill) for value in values])
     return stacked.index_select(0, record_to_distinct(routing, stacked.device))
 
@@ -89,19 +121,19 @@ def record_to_distinct(routing: Routing, device: torch.device) -> Tensor:
     return routing.keep(("record_to_distinct", device), make)
 
 
-def _gather(routing: Routing, deltas: Sequence[nn.Module | None]) -> Delta:
-    """One delta per distinct adapter, or None -> one with a leading dimension R."""
-    kind = next(type(delta) for delta in deltas if delta is not None)
-    if not issubclass(kind, Delta) or kind.neutral is None:
+def _gather(routing: Routing, deltas: Sequence[nn.Module | None]) -> RowDelta:
+    """One delta per distinct adapter, or None -> one of every record."""
+    one = cast("Delta", next(delta for delta in deltas if delta is not None))
+    if one.neutral is None:
         raise UserError(
-            f"A {kind.__name__} delta cannot differ from row to row of a batch. Use adapters that have it "
-            f"one batch at a time."
+            f"A {type(one).__name__} delta cannot differ from row to row of a batch. Use adapters that have "
+            f"it one batch at a time."
         )
     values = {}
-    for name, fill in kind.neutral.items():
+    for name, fill in one.neutral.items():
         value = by_record(routing, [None if d is None else getattr(d, name) for d in deltas], fill)
         values[name] = value.unsqueeze(1) if value.dim() == 2 else value
-    return kind.of_rows(values)
+    return RowDelta(one, values)
 
 
 def _padded(value: Tensor, shape: Sequence[int], fill: float) -> Tensor:

@@ -8,20 +8,25 @@ and bias are applied after it.
 Dimensions: R records, H width of what is normalised.
 """
 
-import copy
+from typing import Any, cast
 
 from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, rms_norm
 
-from llama_adapter.adapters.row_deltas import by_record, distinct
+from llama_adapter.adapters.row_deltas import WithValues, by_record, distinct
 from llama_adapter.errors import UserError
 from llama_adapter.forward_context import Routing, copies_per_record
 
 
 def normalise_by_row(
-    routing: Routing, base: nn.Module, tuned: nn.ModuleDict, x: Float[Tensor, "..."]
+    routing: Routing,
+    base: nn.Module,
+    tuned: nn.ModuleDict,
+    x: Float[Tensor, "..."],
+    *args: Any,
+    **kwargs: Any,
 ) -> Float[Tensor, "..."]:
     """Normalise (B, ..., H), each record's rows by its adapter's norm.
 
@@ -30,10 +35,14 @@ def normalise_by_row(
         base: the base model's norm, which adapters without a tuned one use.
         tuned: the tuned norms, by adapter.
         x: what enters the norm.
+        *args: further arguments, of which there may be none.
+        **kwargs: likewise.
 
     Raises:
-        UserError: the norm's class cannot take a weight per row.
+        UserError: the norm's class cannot take a weight per row, or it takes more than ``x``.
     """
+    if args or kwargs:
+        raise _cannot_differ(base)
     records = len(routing.names)
     copies_per_record(x.shape[0], records, "adapter names")
     weights = routing.keep(("norm", id(base)), lambda: _weights(routing, base, tuned))
@@ -59,17 +68,20 @@ def _normalise(norm: nn.Module, weights: dict[str, Tensor], x: Float[Tensor, "R 
     """Normalise ``x`` with the given weights in place of the norm's own, (R, T, H) in and out."""
     if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)):
         if type(norm).forward not in (nn.LayerNorm.forward, nn.RMSNorm.forward):
-            raise UserError(
-                f"The norm {type(norm).__name__} cannot have weights per row. Use one adapter per batch, or "
-                f"adapters without norms."
-            )
+            raise _cannot_differ(norm)
         shape = norm.normalized_shape
         same = x.to(weights["weight"].dtype)
-        kernel = layer_norm if isinstance(norm, nn.LayerNorm) else rms_norm
-        y = kernel(same, shape, eps=norm.eps) * weights["weight"]
-        return y + weights["bias"] if "bias" in weights else y
-    # A shallow copy with parameters of its own: the norm itself may be running in another thread.
-    by_row = copy.copy(norm)
-    by_row._parameters = dict(weights)  # type: ignore[assignment]
-    y: Tensor = by_row.forward(x)
-    return y
+        if isinstance(norm, nn.LayerNorm):
+            scaled = layer_norm(same, shape, eps=norm.eps) * weights["weight"]
+            return scaled + weights["bias"] if "bias" in weights else scaled
+        return rms_norm(same, shape, eps=norm.eps) * weights["weight"]
+    own: Any = type(norm).forward
+    return cast("Tensor", own(WithValues(norm, weights), x))
+
+
+def _cannot_differ(norm: nn.Module) -> UserError:
+    """The error for a norm that must be the same for all rows."""
+    return UserError(
+        f"The norm {type(norm).__name__} cannot have weights per row. Use one adapter per batch, or adapters "
+        f"without norms."
+    )

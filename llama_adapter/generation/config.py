@@ -66,7 +66,8 @@ class GenerateConfig(SamplingConfig):
     """A prompt; may be repeated. The answer is printed as it is written."""
 
     prompt_file: str | None = None
-    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages` or `instruction`."""
+    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages` or `instruction`, and
+    with `adapter` where one of several adapters is to answer."""
 
     output: str | None = None
     """JSONL file for the answers, instead of printing them."""

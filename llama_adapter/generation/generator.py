@@ -2,8 +2,8 @@
 
 Unusual: rows of a batch are padded on the left, so that a prompt's answer does not depend on its neighbours;
 the text of an answer is decoded behind the prompt's last token, which keeps a leading space. Sampling leaves
-torch's random state as it found it, and the model its training mode. This file does not load models, and does
-not know adapters.
+torch's random state as it found it, and the model its training mode. This file does not load models; of
+adapters it knows the names, where prompts of one batch go through different ones.
 
 Letters: B prompts, T tokens.
 """
@@ -53,30 +53,43 @@ class Generator:
         self.template = load_template(self.template_name, tokenizer)
         self.encoder = Encoder(tokenizer)  # the one that training uses, so that a prompt has the same tokens
 
-    def generate(self, prompts: Sequence[str], settings: SamplingConfig | None = None) -> list[str]:
+    def generate(
+        self,
+        prompts: Sequence[str],
+        settings: SamplingConfig | None = None,
+        adapters: Sequence[str] | None = None,
+    ) -> list[str]:
         """Answers each prompt, `settings.batch_size` at once.
 
         Args:
             prompts: what the user says, before any template.
             settings: greedy by default.
+            adapters: name of the adapter that answers each prompt, `__base__` for none; by default the active
+                one answers all.
 
         Returns:
             The answers without prompt and end token, in the order of the prompts.
 
         Raises:
-            UserError: a prompt does not fit the template or the model's context.
+            UserError: a prompt does not fit the template or the model's context, or an adapter is unknown.
         """
-        return self.answer([[Turn("user", prompt)] for prompt in prompts], settings)
+        return self.answer([[Turn("user", prompt)] for prompt in prompts], settings, adapters)
 
     def answer(
-        self, conversations: Sequence[Sequence[Turn]], settings: SamplingConfig | None = None
+        self,
+        conversations: Sequence[Sequence[Turn]],
+        settings: SamplingConfig | None = None,
+        adapters: Sequence[str] | None = None,
     ) -> list[str]:
         """Continues each conversation with the assistant's turn; otherwise as :meth:`generate`."""
         settings = settings or SamplingConfig()
+        if adapters is not None:
+            self._check_adapters(adapters, len(conversations))
         answers: list[str] = []
         for start in range(0, len(conversations), settings.batch_size):
-            rows = [self.encode(turns) for turns in conversations[start : start + settings.batch_size]]
-            new = self._continue(rows, settings)
+            batch = slice(start, start + settings.batch_size)
+            rows = [self.encode(turns) for turns in conversations[batch]]
+            new = self._continue(rows, settings, adapters=adapters and list(adapters[batch]))
             answers += [self._text(row, tokens) for row, tokens in zip(rows, new, strict=True)]
         return answers
 
@@ -113,8 +126,22 @@ class Generator:
             raise UserError(f"The prompt {text!r} has no tokens. Use a longer one.")
         return list(tokens)
 
+    def _check_adapters(self, adapters: Sequence[str], prompts: int) -> None:
+        """Refuses what PEFT would not notice."""
+        if len(adapters) != prompts:
+            raise UserError(f"There are {len(adapters)} adapters for {prompts} prompts. Use one for each.")
+        if not getattr(self.model, "has_active_enabled_adapter", False):
+            raise UserError(
+                f"adapters is {list(adapters)!r}, but the model has no adapters, or they are off. "
+                f"Use a PeftModel whose adapters are enabled."
+            )
+
     def _continue(
-        self, rows: list[list[int]], settings: SamplingConfig, streamer: TextStream | None = None
+        self,
+        rows: list[list[int]],
+        settings: SamplingConfig,
+        streamer: TextStream | None = None,
+        adapters: list[str] | None = None,
     ) -> list[list[int]]:
         """The new tokens of each row, up to and without its end token."""
         room = self._room(max(map(len, rows)), settings.max_new_tokens)
@@ -125,6 +152,7 @@ class Generator:
                 attention_mask=attention_mask,
                 generation_config=self._generation_config(settings, room),
                 streamer=streamer,
+                **({} if adapters is None else {"adapter_names": adapters}),
             )
         return [self._cut(tokens) for tokens in output[:, input_ids.shape[1] :].tolist()]
 

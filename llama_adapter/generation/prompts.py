@@ -22,6 +22,8 @@ class Prompt:
     """`file:line`, counted from 1."""
     turns: list[Turn]
     """Ends with the user's turn."""
+    adapter: str | None = None
+    """Name of the adapter that answers; None for the one that is chosen for all."""
 
 
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
@@ -43,7 +45,9 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}. Use UTF-8 text.") from error
     readers = {".jsonl": _json_lines, ".json": _json_array}
     rows = readers.get(path.suffix.lower(), _plain_lines)(text, str(path))
-    prompts = [Prompt(place, with_system(_turns(row, place), system)) for place, row in rows]
+    prompts = [
+        Prompt(place, with_system(_turns(row, place), system), _adapter(row, place)) for place, row in rows
+    ]
     if not prompts:
         raise UserError(f"{path}: holds no prompts. Use one per line, or JSON records.")
     return prompts
@@ -107,6 +111,14 @@ def _turns(row: Any, place: str) -> list[Turn]:
     if not turns:
         raise UserError(f"{place}: {str(row)[:80]!r} has no question. Add a user's turn.")
     return turns
+
+
+def _adapter(row: Any, place: str) -> str | None:
+    """The adapter that a record names, if it names one."""
+    name = row.get("adapter") if isinstance(row, dict) else None
+    if name is None or isinstance(name, str):
+        return name
+    raise UserError(f"{place}: the adapter {name!r} is no name. Use a text.")
 
 
 def _turn(role: Any, text: Any, context: Any = "") -> Turn:

@@ -17,13 +17,14 @@ from llama_adapter.errors import UserError
 from llama_adapter.generation.chat import Chat
 from llama_adapter.generation.config import GenerateConfig
 from llama_adapter.generation.prompts import Prompt, read_prompts, with_system
-from llama_adapter.generation.session import Session
+from llama_adapter.generation.session import BASE, Session, check_names, name_adapters
 
 
 def run(config: GenerateConfig) -> int:
     """Answers what the settings ask for and returns the exit code."""
     stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
     prompts = _prompts(config)  # before the model is loaded: a wrong file is told at once
+    check_names(prompts, [*name_adapters(config.adapter), BASE])
     if config.output is not None:
         _check_writable(Path(config.output))
     if not stderr.is_terminal:
@@ -56,7 +57,7 @@ def write_answers(session: Session, prompts: Sequence[Prompt], path: Path, conso
                 "id": prompt.place,
                 "prompt": prompt.turns[-1].full_text,
                 "answer": answer,
-                "adapter": session.current,
+                "adapter": prompt.adapter or session.current,
             }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             lines.flush()
@@ -65,13 +66,11 @@ def write_answers(session: Session, prompts: Sequence[Prompt], path: Path, conso
 
 def _answers(session: Session, prompts: Sequence[Prompt], console: Console) -> Iterator[tuple[Prompt, str]]:
     """Each prompt with its answer, batch by batch, under a progress bar."""
-    generator, size = session.generator(), session.config.batch_size
+    size = session.config.batch_size
     starts = range(0, len(prompts), size)
     for start in track(starts, "Answering", console=console, disable=not console.is_terminal):
         batch = prompts[start : start + size]
-        yield from zip(
-            batch, generator.answer([prompt.turns for prompt in batch], session.config), strict=True
-        )
+        yield from zip(batch, session.answer(batch), strict=True)
 
 
 def _prompts(config: GenerateConfig) -> list[Prompt]:

@@ -5,6 +5,7 @@ name `base` stands for the model without any. It does not know where prompts com
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 from llama_adapter.errors import UserError
 from llama_adapter.generation.config import GenerateConfig
 from llama_adapter.generation.generator import Generator
+from llama_adapter.generation.prompts import Prompt
 from llama_adapter.models import (
     BaseModelConfig,
     check_adapter,
@@ -27,6 +29,8 @@ from llama_adapter.models import (
 )
 
 BASE = "base"
+NO_ADAPTER = "__base__"
+"""What PEFT calls the base model among the adapters of a batch."""
 
 
 class Session:
@@ -74,10 +78,45 @@ class Session:
 
     def generator(self) -> Generator:
         """The generator of the chosen adapter, with the template it was trained with or the one asked for."""
-        template = None if self.config.template == "auto" else self.config.template
-        if template is None and self.current in self.folders:
-            template = read_notes(self.folders[self.current]).template
-        return Generator(self.model, self.tokenizer, template)
+        return Generator(self.model, self.tokenizer, self._template(self.current))
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Answers prompts together, each by the adapter it names, or by the chosen one.
+
+        Every prompt is written in the template of its adapter.
+
+        Raises:
+            UserError: there is no adapter of that name.
+        """
+        names = [prompt.adapter or self.current for prompt in prompts]
+        if set(names) <= {self.current}:
+            return self.generator().answer([prompt.turns for prompt in prompts], self.config)
+        check_names(prompts, self.names)
+        chosen = self.current
+        self.use(next(iter(self.folders)))  # while `base` is chosen, PEFT passes names over
+        try:
+            return self._answer_each(prompts, names)
+        finally:
+            self.use(chosen)
+
+    def _answer_each(self, prompts: Sequence[Prompt], names: list[str]) -> list[str]:
+        """The answers of the named adapters; those of one template in one batch."""
+        answers: dict[int, str] = {}
+        for template in dict.fromkeys(map(self._template, names)):
+            places = [place for place, name in enumerate(names) if self._template(name) == template]
+            found = Generator(self.model, self.tokenizer, template).answer(
+                [prompts[place].turns for place in places],
+                self.config,
+                [NO_ADAPTER if names[place] == BASE else names[place] for place in places],
+            )
+            answers |= dict(zip(places, found, strict=True))
+        return [answers[place] for place in range(len(prompts))]
+
+    def _template(self, name: str) -> str | None:
+        """The template that an adapter was trained with, or the one asked for; None for the tokenizer's."""
+        if self.config.template != "auto":
+            return self.config.template
+        return read_notes(self.folders[name]).template if name in self.folders else None
 
     def _recorded_base(self) -> str:
         """The base model that the first adapter names.
@@ -97,6 +136,19 @@ class Session:
                 f"The adapter {name!r} does not say which base it was trained on. Add --base FOLDER."
             )
         return str(recorded)
+
+
+def check_names(prompts: Sequence[Prompt], known: Sequence[str]) -> None:
+    """Refuse prompts that name an adapter that is not there.
+
+    Raises:
+        UserError: says which prompt.
+    """
+    for prompt in prompts:
+        if prompt.adapter is not None and prompt.adapter not in known:
+            raise UserError(
+                f"{prompt.place}: there is no adapter {prompt.adapter!r}. Use one of: {', '.join(known)}."
+            )
 
 
 def name_adapters(given: list[str]) -> dict[str, Path]:

@@ -1,5 +1,7 @@
 """Conditions: each record's prompts get its own addition, whatever the batch looks like."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -13,7 +15,8 @@ from llama_adapter.adapters.prompts import PromptLayer
 from tests.adapters import tiny
 from tests.adapters.matrix.subjects import SUBJECTS, disturb
 from tests.adapters.matrix.tiny_models import output
-from tests.adapters.test_routing import CACHE, padded, row, to_continue
+from tests.adapters.test_generation_memory import CACHE
+from tests.adapters.test_routing import padded, row, to_continue
 
 LENGTH = 3
 V1 = ZeroInitConfig(prompt_length=LENGTH, prompt_layers=[1, 3], task_type="CAUSAL_LM")
@@ -466,3 +469,10 @@ def test_adapters_of_rows_and_packed_rows_are_refused():
         prompt_context(model, conditions(1), record_index=index),
     ):
         model(tiny.ids(), adapter_names=["default", "default"])
+
+
+def test_compiled_passes_equal_plain_ones(repository):
+    """In a process of its own; see the program."""
+    program = [sys.executable, "-m", "tests.adapters.compiled_context"]
+    done = subprocess.run(program, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

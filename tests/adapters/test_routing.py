@@ -1,21 +1,20 @@
 """Several adapters in one batch: every row as if it were alone with its own."""
 
 import threading
-from inspect import signature
 
 import pytest
 import torch
-from transformers import DynamicCache, LlamaForCausalLM
+from peft import get_peft_model
+from transformers import DynamicCache
 
 from llama_adapter import UserError, ZeroInitConfig
 from llama_adapter.adapters import prompts
 from tests.adapters import tiny
-from tests.adapters.matrix.subjects import SUBJECTS, attach, disturb
+from tests.adapters.matrix.subjects import SUBJECTS, disturb
 from tests.adapters.matrix.tiny_models import output
-from tests.adapters.test_generation_memory import CountOperators
+from tests.adapters.test_generation_memory import CACHE, CountOperators
 
 BASE = "__base__"
-CACHE = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
 PRESETS = ["v1", "v2", "v21", "chat", "imagebind"]
 NAMES = [*PRESETS, BASE, "v2", "long"]
 
@@ -39,25 +38,22 @@ def with_adapters(base, extra=None):
         task_type="CAUSAL_LM",
     )
     configs |= extra or {}
+    return adapted(base, configs)
+
+
+def adapted(base, configs):
+    """A model with the named adapters, each far from its start and from the others."""
     first, *others = configs
-    model = attach(base, configs[first])
-    model.add_adapter(first + "_", configs[first])
-    for name in [first, *others]:
-        if name not in model.peft_config:
-            model.add_adapter(name, configs[name])
-    for seed, name in enumerate(model.peft_config):
+    model = get_peft_model(base, configs[first], adapter_name=first)
+    for name in others:
+        model.add_adapter(name, configs[name])
+    for seed, name in enumerate(configs):
         model.set_adapter(name)
         disturb(model, seed=seed)
     return model.eval()
 
 
-def attach(base, config):
-    from peft import get_peft_model
-
-    return get_peft_model(base, config, adapter_name="v1")
-
-
-def padded(rows=len(NAMES)):
+def padded(rows=8):
     """Rows of different lengths, padded on the left."""
     ids = tiny.ids(rows=rows, length=9)
     mask = torch.ones_like(ids)
@@ -67,7 +63,7 @@ def padded(rows=len(NAMES)):
     return {"input_ids": ids * mask, "attention_mask": mask, "position_ids": positions}
 
 
-def to_continue(rows=len(NAMES)):
+def to_continue(rows=8):
     """The same for ``generate``, which counts positions itself."""
     return {name: tensor for name, tensor in padded(rows).items() if name != "position_ids"}
 
@@ -118,26 +114,13 @@ def test_families(family):
         "other": subject.everything(prompt_length=5, deltas=some, gate="scalar", new_gate=False),
         "deltas": subject.deltas_only(subject.deltas()[::-1], delta_layers=[1]),
     }
-    model = subject_model(subject, configs)
+    model = adapted(subject.base(), configs)
     names = ["other", "all", BASE, "deltas", "all"]
     inputs = subject.inputs(rows=len(names))
     got = output(model, inputs, adapter_names=names)
     for index, name in enumerate(names):
         want = alone(model, name, lambda index=index: output(model, row(inputs, index)))
         torch.testing.assert_close(got[index : index + 1], want, atol=1e-4, rtol=1e-4, msg=name)
-
-
-def subject_model(subject, configs):
-    first, *others = configs
-    from peft import get_peft_model
-
-    model = get_peft_model(subject.base(), configs[first], adapter_name=first)
-    for name in others:
-        model.add_adapter(name, configs[name])
-    for seed, name in enumerate(configs):
-        model.set_adapter(name)
-        disturb(model, seed=seed)
-    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -205,10 +188,8 @@ def test_each_layer_projects_once_per_generation(model, monkeypatch):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_operators_do_not_grow_with_the_number_of_adapters(preset):
     config = ZeroInitConfig(preset=preset, task_type="CAUSAL_LM")
-    model = attach(tiny.llama(), config).eval()
     names = ["v1", "a", "b", "c"]
-    for name in names[1:]:
-        model.add_adapter(name, config)
+    model = adapted(tiny.llama(), dict.fromkeys(names, config))
     counts = []
     for chosen in (["v1", "a", "v1", "a"], names):
         cache = DynamicCache(config=model.config)
@@ -223,8 +204,8 @@ def test_operators_do_not_grow_with_the_number_of_adapters(preset):
 
 @torch.no_grad()
 def test_prompts_cost_three_operators_per_layer_and_token_with_many_adapters():
-    model = attach(tiny.llama(), ZeroInitConfig(prompt_length=3, task_type="CAUSAL_LM")).eval()
-    model.add_adapter("a", ZeroInitConfig(prompt_length=5, task_type="CAUSAL_LM"))
+    configs = [ZeroInitConfig(prompt_length=length, task_type="CAUSAL_LM") for length in (3, 5)]
+    model = adapted(tiny.llama(), dict(zip(["v1", "a"], configs, strict=True)))
     counts = []
     for names in (["v1", "a"], None):
         cache = DynamicCache(config=model.config)
@@ -320,10 +301,7 @@ def test_a_norm_that_cannot_differ_by_row_says_so():
             return super().forward(x)
 
     base = SUBJECTS["bert"].base()
-    base.bert.encoder.layer[0].output.LayerNorm.__class__ = Odd
-    model = subject_model(
-        SUBJECTS["bert"], {name: ZeroInitConfig(prompt_length=0, norms=True) for name in "ab"}
-    )
+    model = adapted(base, {name: ZeroInitConfig(prompt_length=0, norms=True) for name in "ab"})
     model.base_model.model.bert.encoder.layer[0].output.LayerNorm.base_layer.__class__ = Odd
     with pytest.raises(UserError, match="The norm Odd cannot have weights per row"):
         model(**SUBJECTS["bert"].inputs(), adapter_names=["a", "b"])

@@ -1,11 +1,14 @@
 """Answers: independent of their neighbours, equal to what the model itself would pick, and golden text."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
+from llama_adapter import ZeroInitConfig
 from llama_adapter.data import Turn
 from llama_adapter.errors import UserError
 from llama_adapter.generation import Generator, SamplingConfig
@@ -53,6 +56,40 @@ def test_batch_equals_single(generator, batch_size):
     assert len(set(together)) > 1, (
         "the prompts must lead to different answers, or the comparison says nothing"
     )
+
+
+def several_adapters():
+    torch.manual_seed(0)
+    config = ZeroInitConfig(prompt_length=3, gate_init_std=2.0, task_type="CAUSAL_LM")
+    model = get_peft_model(tiny_llama(), config, adapter_name="one")
+    model.add_adapter("two", config)
+    return model
+
+
+def test_prompts_of_one_batch_go_through_their_own_adapters():
+    model = several_adapters()
+    generator = Generator(model, byte_tokenizer(), "plain")
+    names = ["two", "__base__", "one", "two"]
+    limits = SamplingConfig(max_new_tokens=12, batch_size=3)
+    together = generator.generate(PROMPTS, limits, names)
+    alone = []
+    for prompt, name in zip(PROMPTS, names, strict=True):
+        with model.disable_adapter() if name == "__base__" else nullcontext():
+            model.set_adapter(name if name != "__base__" else "one")
+            alone += generator.generate([prompt], limits)
+    assert together == alone
+    assert together != generator.generate(PROMPTS, limits)
+
+
+def test_adapters_that_cannot_answer_are_refused(model):
+    limits = SamplingConfig(max_new_tokens=2)
+    with pytest.raises(UserError, match="There are 1 adapters for 4 prompts. Use one for each"):
+        Generator(several_adapters(), byte_tokenizer(), "plain").generate(PROMPTS, limits, ["one"])
+    with pytest.raises(UserError, match="the model has no adapters, or they are off"):
+        Generator(model, byte_tokenizer(), "plain").generate(PROMPTS[:1], limits, ["one"])
+    off = several_adapters()
+    with off.disable_adapter(), pytest.raises(UserError, match="they are off. Use a PeftModel"):
+        Generator(off, byte_tokenizer(), "plain").generate(PROMPTS[:1], limits, ["one"])
 
 
 def test_an_adapter_changes_the_answer_and_batch_still_equals_single():

@@ -43,6 +43,36 @@ def test_a_file_of_prompts_is_answered_in_order(generate, tmp_path, capsys):
     assert streams.out == "".join(f"> {row['prompt']}\n{row['answer']}\n\n" for row in rows)
 
 
+def test_records_of_a_file_name_their_adapters(generate, tmp_path, tiny_base):
+    """Each in its own template, in one batch with others; the base model among them."""
+    given = []
+    for name, gate, template in (("one", 1.0, "plain"), ("two", 2.0, "alpaca")):
+        save_zero_init(tmp_path / name, tiny_base, gate, template)
+        given += ["--adapter", name]
+    wanted = ["two", "base", "one", None, "two"]
+    records = [{"prompt": f"Count to {n}", "adapter": name} for n, name in enumerate(wanted)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    for chosen in ("one", "base"):
+        code, _ = generate(*given, "--use", chosen, "--prompt-file", "q.jsonl", "--output", "a.jsonl")
+        assert code == 0
+        rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+        assert [row["adapter"] for row in rows] == [name or chosen for name in wanted]
+        for row in rows:
+            _, streams = generate(*given, "--use", row["adapter"], "--prompt", row["prompt"])
+            assert streams.out.removesuffix("\n") == row["answer"]
+
+
+def test_a_record_that_names_no_adapter_we_have_is_refused(generate, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "adapter": "none"}')
+    code, streams = generate("--prompt-file", "q.jsonl")
+    assert code == 2
+    assert "q.jsonl:2: there is no adapter 'none'. Use one of: base." in streams.err
+    (tmp_path / "q.jsonl").write_text('{"prompt": "a", "adapter": 3}')
+    code, streams = generate("--prompt-file", "q.jsonl")
+    assert code == 2
+    assert "q.jsonl:1: the adapter 3 is no name. Use a text." in streams.err
+
+
 def test_chat_reads_lines_until_the_end(generate, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a\n/reset\nb\n"))
     code, streams = generate("--interactive", "--template", "plain")
@@ -51,7 +81,7 @@ def test_chat_reads_lines_until_the_end(generate, monkeypatch):
     assert "The conversation starts anew." in streams.out
 
 
-def save_zero_init(folder, base, gate):
+def save_zero_init(folder, base, gate, template="plain"):
     """A fresh zero-init adapter whose gates all have one value."""
     config = BaseModelConfig(name_or_path=str(base))
     model = attach_adapter(load_base(config), ZeroInitConfig(prompt_length=10, task_type="CAUSAL_LM"))
@@ -60,7 +90,7 @@ def save_zero_init(folder, base, gate):
     for parameter in gates:
         torch.nn.init.constant_(parameter, gate)
     model.save_pretrained(folder)
-    write_notes(folder, AdapterNotes(template="plain", base=str(base)))
+    write_notes(folder, AdapterNotes(template=template, base=str(base)))
 
 
 def test_golden_text_with_a_zero_gate_and_another_text_with_an_open_one(shared_data, capsys):
