@@ -68,8 +68,8 @@ class PromptBranch(Protocol):
         scaling: float | None,
         softcap: float | None,
         memory: Memory | None,
-    ) -> Float[Tensor, "B T H D"]:
-        """Sum of the gated prompt attentions of all active adapters.
+    ) -> Float[Tensor, "B T H D"] | None:
+        """Sum of the gated prompt attentions of all active adapters; None where none acts.
 
         What depends on weights alone may be kept in ``memory``; where that is None, gradients may be wanted.
         """
@@ -96,12 +96,10 @@ def add_prompts(base: AttentionFunction) -> AttentionFunction:
         if branch is None:
             return output, weights
         _current.branch = branch
-        if branch.has_active_prompts():
-            # Not in place: fused kernels save their output for the backward pass.
-            memory = getattr(_current, "memory", None)
-            prompted = branch.attend(module, query, kwargs.get("scaling"), kwargs.get("softcap"), memory)
-            output = output + prompted
-        return output, weights
+        memory = getattr(_current, "memory", None)
+        prompted = branch.attend(module, query, kwargs.get("scaling"), kwargs.get("softcap"), memory)
+        # Not in place: fused kernels save their output for the backward pass.
+        return (output if prompted is None else output + prompted), weights
 
     attention.adds_prompts = True  # type: ignore[attr-defined]
     return attention
@@ -167,19 +165,18 @@ def drop_prompts(attention: nn.Module) -> None:
 def expect_prompts(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: whatever ran before, an interrupted pass included, says nothing about this one."""
     _current.branch = None
-    _current.memory = _memory([*args, *kwargs.values()])
+    # A compiled pass gets none: it computes from the weights that it was given.
+    keeps = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    _current.memory = _memory(args, kwargs) if keeps else None
 
 
-def _memory(arguments: list[Any]) -> Memory | None:
-    """The memory of the generation that an attention module runs in; None outside and with gradients on.
-
-    A compiled pass gets none: it computes from the weights that it was given.
-    """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return None
-    cache = next((value for value in arguments if isinstance(value, Cache)), None)
-    if cache is None:
-        return None
+def _memory(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
+    """The memory of the generation that an attention module runs in; None outside."""
+    cache: Any = kwargs.get("past_key_values")  # its usual place, looked at first: this runs for every token
+    if not isinstance(cache, Cache):
+        cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
+        if cache is None:
+            return None
     return cast("Memory", cache.__dict__.setdefault(_MEMORY, {}))
 
 

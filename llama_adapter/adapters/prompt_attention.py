@@ -27,9 +27,9 @@ def attend_to_prompts(
     query: Float[Tensor, "B Q T D"],
     keys: Float[Tensor, "R Q P D"],
     values: Float[Tensor, "R Q P D"],
+    mask: Float[Tensor, "R 1 1 P"] | None = None,
     scaling: float | None = None,
     softcap: float | None = None,
-    mask: Float[Tensor, "R 1 1 P"] | None = None,
 ) -> Float[Tensor, "B Q T D"]:
     """Attention over all prompts.
 
@@ -37,10 +37,10 @@ def attend_to_prompts(
         query: queries of the layer.
         keys: one row per prompt and query head.
         values: likewise, gates folded in.
+        mask: added to the scores, -inf for prompts that a row does not have; None where all have all.
         scaling: factor on the scores; None for 1 / sqrt(D).
         softcap: bound c of the scores, ``c * tanh(score / c)``, which fused kernels do not offer; None for
             none.
-        mask: added to the scores, -inf for prompts that a row does not have; None where all have all.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None:

@@ -136,8 +136,8 @@ class PromptLayer(ZeroInitLayer):
         scaling: float | None,
         softcap: float | None,
         memory: Memory | None = None,
-    ) -> Float[Tensor, "B T Q D"]:
-        """Sum over active adapters of the gated attention of ``query`` to their prompts.
+    ) -> Float[Tensor, "B T Q D"] | None:
+        """Sum over active adapters of the gated attention of ``query`` to their prompts; None without any.
 
         Args:
             attention: the module this layer sits beside.
@@ -147,55 +147,58 @@ class PromptLayer(ZeroInitLayer):
             memory: of one generation, for keys and values; None computes them anew.
         """
         condition = condition_in(self)
-        packing = None if condition is None else condition[0].packing
+        packing, added = (None, None) if condition is None else (condition[0].packing, condition[1])
+        # Every token of a generation comes this way; what was found at its start serves to its end.
+        place = (
+            self.layer_name,
+            routing_in(self) is None,
+            *self._acting(),
+            query.dtype,
+            query.device,
+            len(query),
+        )
+        kept = None if memory is None else memory.get(place)
+        if kept is None or kept[0] is not packing or kept[1] is not added:
+            kept = (packing, added, self._found(attention, query, packing, added))
+            if memory is not None:
+                memory[place] = kept
         seekers = query if packing is None else packing.split(query)
-        outputs = []
-        for source in self._sources():
-            keys, values, mask = self._found_by(source, attention, query, memory)
-            attended = attend_to_prompts(seekers, keys, values, scaling, softcap, mask)
-            outputs.append(attended.transpose(1, 2) if packing is None else packing.join(attended))
-        return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
+        attended = [attend_to_prompts(seekers, *found, scaling, softcap) for found in kept[2]]
+        if not attended:
+            return None
+        together = torch.stack(attended).sum(0) if len(attended) > 1 else attended[0]
+        return together.transpose(1, 2) if packing is None else packing.join(together)
 
     def _acting(self) -> Sequence[str]:
         """Names of the adapters that act in this pass, in some rows or in all."""
         routing = routing_in(self)
         return active_in(self) if routing is None else routing.names
 
-    def _sources(self) -> "list[str | tuple[str, ...]]":
-        """Whose prompts the queries attend to, one softmax each: an adapter's, or each row its adapter's."""
-        routing = routing_in(self)
-        if routing is not None:
-            return [routing.names]
-        return [name for name in active_in(self) if name in self.zero_init_prompt]
-
-    def _found_by(
+    def _found(
         self,
-        source: "str | tuple[str, ...]",
         attention: nn.Module,
         query: Float[Tensor, "B Q T D"],
-        memory: Memory | None,
-    ) -> Found:
-        """What the queries of each row find, in the query's type: made once where there is a memory."""
-        condition = condition_in(self)
-        packing, added = (None, None) if condition is None else (condition[0].packing, condition[1])
-        place = (self.layer_name, source, query.dtype, query.device, query.shape[0])
-        if memory is not None and place in memory:
-            kept_packing, kept_added, kept = memory[place]
-            if kept_packing is packing and kept_added is added:
-                return cast("Found", kept)
-        if isinstance(source, str):
-            found = self._project(source, attention, query, added)
+        packing: TokenBlocks | None,
+        added: Float[Tensor, "R _ H"] | None,
+    ) -> list[Found]:
+        """What the queries of each row find, in the query's type; one item, and one softmax, per adapter.
+
+        Where rows have adapters of their own they are one item together.
+        """
+        if not self.has_active_prompts():
+            return []
+        if routing_in(self) is None:
+            names = [name for name in active_in(self) if name in self.zero_init_prompt]
+            found = [self._project(name, attention, query, added) for name in names]
         elif packing is not None:
             raise UserError(
                 f"Both adapter_names and record_index came to {self.layer_name!r}. Use adapter_names with "
                 f"one record per row."
             )
         else:
-            found = self._project_by_row(attention, query, added)
-        per_row = cast("Found", tuple(_spread(part, query.shape[0], packing) for part in found))
-        if memory is not None:
-            memory[place] = (packing, added, per_row)
-        return per_row
+            found = [self._project_by_row(attention, query, added)]
+        rows = query.shape[0]
+        return [cast("Found", tuple(_spread(part, rows, packing) for part in parts)) for parts in found]
 
     def _project(
         self,
