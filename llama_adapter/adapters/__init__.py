@@ -6,6 +6,7 @@ Importing this package registers the method, once per process.
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import register_peft_method
 
+from llama_adapter.adapters.conditions import prompt_context
 from llama_adapter.adapters.config import ZeroInitConfig
 from llama_adapter.adapters.peft_type import ZERO_INIT
 from llama_adapter.adapters.tuner import ZeroInitModel
@@ -18,4 +19,4 @@ elif PEFT_TYPE_TO_TUNER_MAPPING[ZERO_INIT] is not ZeroInitModel:
         f"Install a peft release without it, or update llama-adapter."
     )
 
-__all__ = ["ZeroInitConfig", "ZeroInitModel"]
+__all__ = ["ZeroInitConfig", "ZeroInitModel", "prompt_context"]

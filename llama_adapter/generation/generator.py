@@ -89,7 +89,8 @@ class Generator:
         for start in range(0, len(conversations), settings.batch_size):
             batch = slice(start, start + settings.batch_size)
             rows = [self.encode(turns) for turns in conversations[batch]]
-            new = self._continue(rows, settings, adapters=adapters and list(adapters[batch]))
+            names = None if adapters is None else list(adapters[batch])
+            new = self._continue(rows, settings, adapters=names)
             answers += [self._text(row, tokens) for row, tokens in zip(rows, new, strict=True)]
         return answers
 

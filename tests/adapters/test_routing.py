@@ -123,6 +123,28 @@ def test_families(family):
         torch.testing.assert_close(got[index : index + 1], want, atol=1e-4, rtol=1e-4, msg=name)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("adapter_dtype", [torch.float32, torch.bfloat16])
+def test_half_precision_equals_one_by_one_as_closely_as_it_can(adapter_dtype):
+    """PEFT keeps the adapter of a half-precision base in float32."""
+    names = ["v21", "long", BASE, "v2"]
+    single = with_adapters(tiny.llama())
+    model = with_adapters(tiny.llama().to(torch.bfloat16))
+    if adapter_dtype == torch.bfloat16:
+        model.to(adapter_dtype)
+    assert {p.dtype for n, p in model.named_parameters() if "zero_init" in n} == {adapter_dtype}
+    inputs = padded(rows=4)
+    got = model(**inputs, adapter_names=names).logits
+    assert got.dtype == torch.bfloat16
+    exact = single(**inputs, adapter_names=names).logits
+    for index, name in enumerate(names):
+        want = alone(model, name, lambda index=index: model(**row(inputs, index)).logits[0])
+        kept = inputs["attention_mask"][index].bool()
+        apart = (got[index][kept] - want[kept]).float().square().mean().sqrt()
+        rounding = (want[kept].float() - exact[index][kept]).square().mean().sqrt()
+        assert apart <= rounding, name
+
+
 @pytest.mark.parametrize(
     "options",
     [
