@@ -1,9 +1,10 @@
 """A training step beside litgpt's adapter: each in its own environment, its own process, its own loop.
 
-The two cannot share an environment (litgpt pins an older jsonargparse), so processes take turns instead of
-steps: a round is a fresh process of each, in changing order, and gives a ratio of their median steps. The
-other environment's Python is named by ``LLAMA_ADAPTER_LITGPT``. Besides time, what training reaches is
-counted: litgpt keeps the prompts' keys and values from its first validation (its issue 1287).
+The two cannot share an environment (litgpt 0.5.13 wants jsonargparse up to 4.41 and huggingface-hub
+below 1.4; this project and transformers want later ones), so processes take turns instead of steps: a
+round is a fresh process of each, in changing order, and gives a ratio of their median steps. The other
+environment's Python is named by ``LLAMA_ADAPTER_LITGPT``. Besides time, what training reaches is
+counted: litgpt keeps the prompts' keys and values of its first validation (its issue 1287).
 """
 
 import json

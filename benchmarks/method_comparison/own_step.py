@@ -1,6 +1,7 @@
 """This project's adapter training, timed and watched as litgpt's is.
 
-Its own trainer, a validation first, then one batch again and again. The gate is litgpt's: one per head, without tanh.
+Its own trainer, a validation first, then one batch again and again. The gate is litgpt's: one per head,
+without tanh.
 """
 
 import json
