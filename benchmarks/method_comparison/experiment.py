@@ -43,7 +43,7 @@ class TrainingParams:
     max_seq_length: int
     """Longest record in tokens; longer ones are left out."""
     batch_size: int
-    """Rows of a step."""
+    """Rows of a step where they have mean length; batches have a budget of tokens."""
     batch_size_eval: int
     """Rows of an evaluation batch."""
     max_steps: int

@@ -54,12 +54,25 @@ class Outcome:
     """One entry per ``eval_steps``, and a last one with the test."""
 
 
+class CountingTrainer(Trainer):
+    """Our trainer, which also counts the rows it was given."""
+
+    rows = 0
+    """Rows of all optimiser steps."""
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
+        """The batches of one optimiser step."""
+        batches, labelled = super().get_batch_samples(*args, **kwargs)
+        self.rows += sum(len(batch["input_ids"]) for batch in batches)
+        return batches, labelled
+
+
 class Windows(TrainerCallback):
     """Keeps an entry of the metrics for each log record of the training."""
 
-    def __init__(self, trainer: Trainer, rows: int) -> None:
+    def __init__(self, trainer: CountingTrainer) -> None:
         self.metrics: list[dict[str, Any]] = []
-        self._trainer, self._rows = trainer, rows
+        self._trainer = trainer
         self._seconds, self._tokens, self._started = 0.0, 0, time.perf_counter()
 
     def on_log(
@@ -80,7 +93,7 @@ class Windows(TrainerCallback):
             {
                 "step": state.global_step,
                 "train loss": cast(dict, logs)["loss"],
-                "train samples": state.global_step * self._rows,
+                "train samples": self._trainer.rows,
                 "train time": seconds,
                 "tokens / sec": tokens / seconds,
                 "elapsed time": time.perf_counter() - self._started,
@@ -113,7 +126,7 @@ def measure(experiment: Experiment, problems: Problems, advance: Callable[[int],
     outcome = Outcome(num_trainable_params=trainable, num_total_params=total)
     common = (tokenizer, params.query_template, params.max_seq_length)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        trainer = CountingTrainer(
             model=model,
             args=training_config(params, folder),
             train_dataset=build_rows(problems.train, *common, whole_text=True),
@@ -122,13 +135,13 @@ def measure(experiment: Experiment, problems: Problems, advance: Callable[[int],
             processing_class=tokenizer,
         )
         if experiment.adapter is not None:
-            _train(trainer, params, outcome)
+            _train(trainer, outcome)
             outcome.file_size = _file_size(model, Path(folder) / "adapter")
         answer_nll = trainer.evaluate()["eval_loss"]
     generator = Generator(model, tokenizer, "plain")
     outputs = _ask(generator, [problem.query for problem in problems.asked], params, advance)
     outcome.metrics.append(
-        _final(outcome.metrics, params)
+        _final(outcome.metrics)
         | {
             "train total tokens": trainer.meter.total.tokens,
             "test accuracy": exact_match(outputs, problems.asked),
@@ -162,7 +175,7 @@ def training_config(params: TrainingParams, folder: str) -> TrainingConfig:
         max_grad_norm=params.grad_norm_clip,
         per_device_train_batch_size=params.batch_size,
         per_device_eval_batch_size=params.batch_size_eval,
-        train_sampling_strategy="group_by_length",
+        batching="tokens",
         activation_checkpointing=params.use_gc,
         logging_steps=min(params.eval_steps, steps),
         save_strategy=strategy,
@@ -173,9 +186,9 @@ def training_config(params: TrainingParams, folder: str) -> TrainingConfig:
     )
 
 
-def _train(trainer: Trainer, params: TrainingParams, outcome: Outcome) -> None:
+def _train(trainer: CountingTrainer, outcome: Outcome) -> None:
     """Run the optimiser steps and keep their time and losses."""
-    windows = Windows(trainer, params.batch_size)
+    windows = Windows(trainer)
     trainer.add_callback(windows)
     trainer.train()
     outcome.train_time = trainer.meter.total.seconds
@@ -203,8 +216,7 @@ def _ask(
     return [answers[at] for at in range(len(queries))]
 
 
-def _final(windows: Sequence[dict[str, Any]], params: TrainingParams) -> dict[str, Any]:
-    """The training's part of the last entry; without training it has none."""
-    loss = windows[-1]["train loss"] if windows else None
-    steps = params.max_steps
-    return {"step": steps, "train loss": loss, "train samples": steps * params.batch_size}
+def _final(windows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The training's part of the last entry: its last window; without training there is none."""
+    names = ("step", "train loss", "train samples")
+    return {name: windows[-1][name] if windows else None for name in names}

@@ -30,7 +30,7 @@ def cells(result: dict[str, Any]) -> tuple[str, ...]:
     return (
         result["run_info"]["experiment_name"],
         f"{info['num_trainable_params']:,}",
-        str(last["step"]),
+        str(last["step"] or 0),
         f"{info['train_time']:.0f}",
         "–" if loss is None else f"{loss:.3f}",
         f"{last['test answer nll']:.4f}",
@@ -91,8 +91,8 @@ def _settings(results: Sequence[dict[str, Any]]) -> list[str]:
             f"{name} {packages[f'{name}-version']}" for name in ("torch", "transformers", "peft")
         )
         lines[
-            f"{Path(params['model_id']).name} in {params['dtype']}, {params['batch_size']} rows per step, "
-            f"seed {params['seed']}; answer NLL over {last['test answer nll items']} test problems; "
+            f"{Path(params['model_id']).name} in {params['dtype']}, {params['batch_size']} rows "
+            f"of mean length per step, seed {params['seed']}; answer NLL over {last['test answer nll items']} test problems; "
             f"{system['processor']}, accelerator: {system['accelerator']}; {versions}; "
             f"{result['run_info']['created_at'][:10]}."
         ] = None
