@@ -71,14 +71,13 @@ def _run_all(options: argparse.Namespace, console: Console) -> None:
     if missing := [str(file) for file in files if not file.is_file()]:
         advice = "Set --data, or LLAMA_ADAPTER_SHARED to the folder that holds data/gsm8k."
         if options.data is not None:
-            raise UserError(f"--data {str(options.data)!r} lacks {missing}. {advice}")
+            raise UserError(f"--data is {str(options.data)!r}, without {missing}. {advice}")
         console.print(f"Skipped: there is no {missing[0]}. {advice}", highlight=False, soft_wrap=True)
         return
-    if min(options.eval_items, options.answer_items) < 1:
-        raise UserError(
-            f"--eval-items {options.eval_items} and --answer-items {options.answer_items} leave nothing to "
-            "score. Use 1 or more."
-        )
+    for name in ("steps", "eval_items", "answer_items"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}. Use 1 or more.")
     torch.set_num_threads(options.threads)
     train, test = map(read_problems, files)
     problems = Problems(train=train, test=test[: options.eval_items], asked=test[: options.answer_items])

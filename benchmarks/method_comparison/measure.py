@@ -113,15 +113,7 @@ def measure(experiment: Experiment, problems: Problems, advance: Callable[[int],
         UserError: The adapter, the base or a setting does not fit.
     """
     params = experiment.params
-    base = BaseModelConfig(
-        name_or_path=params.model_id,
-        dtype=cast(Any, params.dtype),
-        attn_implementation=params.attn_implementation,
-    )
-    tokenizer, model = load_tokenizer(base), cast(Any, load_base(base))
-    set_seed(params.seed)
-    if experiment.adapter is not None:
-        model = attach_adapter(model, experiment.adapter)
+    model, tokenizer = _load(experiment)
     trainable, total = parameter_counts(model)
     outcome = Outcome(num_trainable_params=trainable, num_total_params=total)
     common = (tokenizer, params.query_template, params.max_seq_length)
@@ -138,8 +130,7 @@ def measure(experiment: Experiment, problems: Problems, advance: Callable[[int],
             _train(trainer, outcome)
             outcome.file_size = _file_size(model, Path(folder) / "adapter")
         answer_nll = trainer.evaluate()["eval_loss"]
-    generator = Generator(model, tokenizer, "plain")
-    outputs = _ask(generator, [problem.query for problem in problems.asked], params, advance)
+    outputs = _ask(Generator(model, tokenizer, "plain"), problems.asked, params, advance)
     outcome.metrics.append(
         _final(outcome.metrics)
         | {
@@ -151,6 +142,19 @@ def measure(experiment: Experiment, problems: Problems, advance: Callable[[int],
         }
     )
     return outcome
+
+
+def _load(experiment: Experiment) -> tuple[Any, Any]:
+    """The base with the adapter, which starts from the seed, and the tokenizer."""
+    params = experiment.params
+    base = BaseModelConfig(
+        name_or_path=params.model_id,
+        dtype=cast(Any, params.dtype),
+        attn_implementation=params.attn_implementation,
+    )
+    tokenizer, model = load_tokenizer(base), load_base(base)
+    set_seed(params.seed)
+    return (model if experiment.adapter is None else attach_adapter(model, experiment.adapter)), tokenizer
 
 
 def training_config(params: TrainingParams, folder: str) -> TrainingConfig:
@@ -202,18 +206,21 @@ def _file_size(model: PeftModel, folder: Path) -> int:
 
 
 def _ask(
-    generator: Generator, queries: Sequence[str], params: TrainingParams, advance: Callable[[int], object]
+    generator: Generator,
+    problems: Sequence[Problem],
+    params: TrainingParams,
+    advance: Callable[[int], object],
 ) -> list[str]:
-    """Answer every query greedily, those of like length together; the answers keep the queries' order."""
+    """Answer every problem greedily, those of like length together; the answers keep the order."""
     settings = SamplingConfig(batch_size=params.batch_size_eval, **params.generation_kwargs)
-    order = sorted(range(len(queries)), key=lambda at: len(queries[at]))
+    order = sorted(range(len(problems)), key=lambda at: len(problems[at].query))
     answers: dict[int, str] = {}
     for start in range(0, len(order), settings.batch_size):
         places = order[start : start + settings.batch_size]
-        prompts = [params.query_template.format(query=queries[at]) for at in places]
+        prompts = [params.query_template.format(query=problems[at].query) for at in places]
         answers |= zip(places, generator.generate(prompts, settings), strict=True)
         advance(len(places))
-    return [answers[at] for at in range(len(queries))]
+    return [answers[at] for at in range(len(problems))]
 
 
 def _final(windows: Sequence[dict[str, Any]]) -> dict[str, Any]:

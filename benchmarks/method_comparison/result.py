@@ -22,7 +22,7 @@ from benchmarks.results import machine
 
 FOLDER = RESULTS / "method_comparison"
 
-_PACKAGES = ("transformers", "peft", "datasets", "torch")
+_PACKAGES = ("llama-adapter", "transformers", "peft", "datasets", "torch")
 
 
 def result_of(
@@ -55,23 +55,25 @@ def result_of(
             "status": "success",
             **asdict(outcome),
         },
-        "meta_info": {
-            "model_info": {"sha": None, "created_at": None},
-            "dataset_info": {"gsm8k": {"sha": _digest(data), "created_at": None}},
-            "package_info": {
-                **{f"{name}-version": version(name) for name in _PACKAGES},
-                "llama-adapter-version": version("llama-adapter"),
-            },
-            "system_info": {
-                "system": platform.system(),
-                "release": platform.release(),
-                "version": platform.version(),
-                "machine": platform.machine(),
-                "processor": machine()["processor"],
-                "accelerator": f"none, {torch.get_num_threads()} threads",
-            },
-            "pytorch_info": torch.__config__.show(),
+        "meta_info": _meta_info(data),
+    }
+
+
+def _meta_info(data: Sequence[Path]) -> dict[str, Any]:
+    """What the figures depend on: data, packages, machine."""
+    return {
+        "model_info": {"sha": None, "created_at": None},
+        "dataset_info": {"gsm8k": {"sha": _digest(data), "created_at": None}},
+        "package_info": {f"{name}-version": version(name) for name in _PACKAGES},
+        "system_info": {
+            "system": platform.system(),
+            "release": platform.release(),
+            "version": platform.version(),
+            "machine": platform.machine(),
+            "processor": machine()["processor"],
+            "accelerator": f"none, {torch.get_num_threads()} threads",
         },
+        "pytorch_info": torch.__config__.show(),
     }
 
 

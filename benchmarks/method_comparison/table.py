@@ -92,7 +92,8 @@ def _settings(results: Sequence[dict[str, Any]]) -> list[str]:
         )
         lines[
             f"{Path(params['model_id']).name} in {params['dtype']}, {params['batch_size']} rows "
-            f"of mean length per step, seed {params['seed']}; answer NLL over {last['test answer nll items']} test problems; "
+            f"of mean length per step, seed {params['seed']}; "
+            f"answer NLL over {last['test answer nll items']} test problems; "
             f"{system['processor']}, accelerator: {system['accelerator']}; {versions}; "
             f"{result['run_info']['created_at'][:10]}."
         ] = None

@@ -135,6 +135,12 @@ def test_data_that_were_named_must_be_there(tmp_path, capsys):
     assert TRAIN_FILE in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--steps", "--eval-items", "--answer-items"])
+def test_numbers_below_one_are_refused(option, data, tmp_path, capsys):
+    assert program.main([option, "0", "--data", str(data), "--results", str(tmp_path / "results")]) == 2
+    assert f"{option} is 0. Use 1 or more." in capsys.readouterr().err
+
+
 def test_the_page_of_the_documentation_shows_the_stored_results(repository):
     page = (repository / "docs/method-comparison.md").read_text()
     assert markdown(program.read()) in page
