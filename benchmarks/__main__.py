@@ -21,6 +21,8 @@ MEASURES = (
     "matmul_share",
 )
 """Files of this package with a ``run``."""
+OPTIONAL = ("litgpt_adapter",)
+"""Those that need more than this environment; they run when they are named."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*MEASURES, []], help="all without any")
+    parser.add_argument("names", nargs="*", choices=[*MEASURES, *OPTIONAL, []], help="all without any")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument(
         "--pairs", type=int, help="interleaved pairs at most; each benchmark has its own number"
