@@ -1,0 +1,131 @@
+"""The Penn Treebank tokeniser of the caption scorers in Python: the tokens of the package's Java program.
+
+What comes out is what `pycocoevalcap`'s tokeniser returns: lower case, contractions split (`ca n't`), brackets
+spelt out (`-lrb-`), and punctuation left out. Unusual: each caption is tokenised by itself, where the Java
+program reads all captions as one text; both give the same tokens. Line breaks inside a caption count as
+spaces. It does not know captions' ids, scorers or files.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+
+from llama_adapter.evaluation.captions.ptb_characters import NOTHING, SPELT, clean, shape
+from llama_adapter.evaluation.captions.ptb_rules import (
+    CONTRACTION,
+    OPEN_INITIAL,
+    OPEN_NUMBER,
+    RULES,
+    SENTENCE_START,
+    SPANS,
+)
+
+_DROPPED = frozenset("' ` \" . ? ! , : ; - -- --- ---- ... … – — ― ‐ ‑ ֊ ’ ‘ ‛ ‹ › “ ” « »".split()) | {". . ."}
+"""Tokens that the caption scorers leave out."""
+
+_ENTITY = re.compile(r"&(?i:(amp|lt|gt|quot|apos|nbsp|mdash|ndash|md)|[aeiou](?:acute|grave|uml)|#[0-9]+);")
+_MEANING = {"amp": "&", "quot": '"', "apos": "'", "nbsp": " ", "mdash": "–", "ndash": "–", "md": "–"}
+_KEPT_ENTITIES = {"lt": "\ue000", "gt": "\ue001"}
+_QUOTES = str.maketrans({"‘": "`", "‛": "`", "‹": "`", "’": "'", "›": "'", "“": "``", "«": "``", "”": "''", "»": "''"})
+_QUOTE_RUN = re.compile("[‘‛‹’›“«”»„‚`]{2,}")
+_BRACKETS = {"(": "-lrb-", ")": "-rrb-"}
+_LONELY = {"[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "\ue000": "<", "\ue001": ">"} | SPELT
+
+
+def tokenize(text: str) -> list[str]:
+    """The tokens of a caption.
+
+    Args:
+        text: one caption, as it was written.
+
+    Returns:
+        Its words in lower case, without punctuation.
+    """
+    if "&" in text:
+        text = _ENTITY.sub(_entity, text)
+    text = clean(text)
+    form = shape(text)
+    if SPANS.search(form) is None:
+        return [token for start, end in _chunks(form) for token in _tokens(text[start:end], form[start:end])]
+    return list(_tokens(text, form))
+
+
+def tokenize_all(texts: Sequence[str]) -> list[list[str]]:
+    """The tokens of many captions, as the Java program gives them when it reads one caption per line.
+
+    Unusual: an abbreviation at the very end of a caption is read together with the beginning of the next line
+    (`no.` before a digit, `I.` before `The`), so the order of the captions can matter, as it does there.
+
+    Args:
+        texts: the captions, in the order of the file.
+
+    Returns:
+        The tokens of each caption.
+    """
+    return [
+        _tokenize_before(text, following) for text, following in zip(texts, [*texts[1:], ""], strict=True)
+    ]
+
+
+def _tokenize_before(text: str, following: str) -> list[str]:
+    """The tokens of a caption that stands before another one."""
+    text = text.rstrip()
+    if text.endswith("."):
+        if OPEN_NUMBER.search(text) and following.lstrip()[:1].isdigit():
+            return tokenize(f"{text} 0")[:-1]
+        if OPEN_INITIAL.search(text) and SENTENCE_START.match(following):
+            return tokenize(f"{text} The ")[:-1]
+    return tokenize(text)
+
+
+def _chunks(form: str) -> list[tuple[int, int]]:
+    """Start and end of what stands between spaces."""
+    return [match.span() for match in re.finditer(r"[^ \0]+", form)]
+
+
+@functools.lru_cache(maxsize=65536)
+def _tokens(text: str, form: str) -> tuple[str, ...]:
+    """The tokens of a text with its shape; remembered, because words come again."""
+    found = []
+    position = 0
+    while position < len(form):
+        if form[position] in (" ", NOTHING):
+            position += 1
+            continue
+        end = _longest(form, position)
+        found.append(text[position:end])
+        position = end
+    written = (_written(token) for token in found if token not in _DROPPED)
+    return tuple(token for token in written if token not in ("``", "''"))
+
+
+def _longest(form: str, position: int) -> int:
+    """Where the token that starts at a position ends."""
+    best, end = 0, position + 1
+    for rule in RULES:
+        match = rule.match(form, position)
+        if match is not None and match.end() > best:
+            best, end = match.end(), match.end(match.lastindex or 0)
+    return end
+
+
+def _written(token: str) -> str:
+    """A token as the scorers see it."""
+    if token.isalpha() and token.isascii():
+        return token.lower()
+    if len(token) == 1 and token in _LONELY:
+        return _LONELY[token]
+    if _QUOTE_RUN.fullmatch(token):
+        return token.translate(_QUOTES)
+    token = re.sub(r"\s", "\xa0", token)
+    for bracket, spelt in _BRACKETS.items():
+        token = token.replace(bracket, spelt)
+    if CONTRACTION.fullmatch(token):
+        token = token.replace("’", "'")
+    return token.lower()
+
+
+def _entity(match: re.Match[str]) -> str:
+    """What stands for an entity of HTML."""
+    name = (match.group(1) or "").lower()
+    return _MEANING.get(name) or _KEPT_ENTITIES.get(name) or match.group()
