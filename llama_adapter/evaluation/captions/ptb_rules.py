@@ -47,7 +47,7 @@ _FILES = (
     "bat|bmp|cgi|class|cpp|c|dll|docx?|exe|gif|gz|html?|h|jar|java|jpe?g|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|"
     "tar|txt|wav|xml|x|zip"
 )
-_HOST = f"[{_L}¤“‘’–…%~][{_AN}]*"
+_HOST = "[a-zé¤“‘’–…%~][a-z0-9é]*"
 _URL, _URL_END = r"[^\s\"<>|(){}]", r"[^\s\"<>|(){}.!?,-]"
 _ADDRESS = r"[^\s\"<>|(){}.]"
 _ATTRIBUTES = r"(?:\s+[A-Za-z0-9_:.-]+(?:\s*=\s*(?:'[^']*'|\"[^\"]*\"))?)*"
@@ -57,7 +57,7 @@ PATTERNS = (
     r"<[!?][A-Za-z-][^>]*>",
     rf"</[A-Za-z][A-Za-z0-9_:.-]*\s*>|<[A-Za-z][A-Za-z0-9_:.-]*{_ATTRIBUTES}\s*/?>",
     rf"(?i:https?)://{_URL}+{_URL_END}",
-    rf"(?:{_HOST}\.)+(?i:com|net|org|edu)(?:/{_URL}*{_URL_END})?",
+    rf"(?:{_HOST}\.)+(?:com|net|org|edu)(?:/{_URL}*{_URL_END})?",
     rf"(?i:www)\.(?:{_URL}+\.)*{_URL_END}+",
     rf"<?(?:mailto:)?[{_AN}](?:[^\s\"<>|(){{}}@]*)@(?:{_ADDRESS}+\.)*{_ADDRESS}+>?",
     r"@[A-Za-z_][A-Za-z0-9_]*|#[A-Za-zé]+",

@@ -1,0 +1,63 @@
+"""Which option an answer in words names: the letter, if it can be read without guessing.
+
+An answer that names no option, or two different ones, is not read: the caller counts it, and decides. It does
+not know questions.
+"""
+
+import re
+from collections.abc import Sequence
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_ALONE = re.compile(r"\W*([A-Za-z])\W*")
+_SAID = re.compile(
+    r"(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?:option\s+|choice\s+)?[\"'*]*\(?([A-Z])\b(?![\w'’]| [a-z])",
+    re.IGNORECASE,
+)
+_FIRST = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.):,](?=\s|$))")
+_WORDS = re.compile(r"answer\s+is\s*:?\s*(.+?)\s*(?:[.\n]|$)", re.IGNORECASE)
+
+
+def read_option(answer: object, options: Sequence[str]) -> int | None:
+    """The option that an answer names.
+
+    Args:
+        answer: a text, or the index of an option.
+        options: what there is to choose from.
+
+    Returns:
+        The index of the option; None where the answer names none, or more than one.
+    """
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return answer if 0 <= answer < len(options) else None
+    if not isinstance(answer, str):
+        return None
+    for found in (_by_letter(answer), _by_words(answer, options)):
+        valid = {index for index in found if index < len(options)}
+        if found:
+            return valid.pop() if len(valid) == 1 and len(found) == 1 else None
+    return None
+
+
+def _by_letter(answer: str) -> set[int]:
+    """The options named by a letter, in the most explicit way that the answer uses."""
+    if alone := _ALONE.fullmatch(answer):
+        return {LETTERS.index(alone.group(1).upper())}
+    if said := _SAID.findall(answer):
+        letters = {letter for letter in said if letter.isupper()}
+        if letters:
+            return {LETTERS.index(letter) for letter in letters}
+    if first := _FIRST.match(answer):
+        return {LETTERS.index(first.group(1) or first.group(2))}
+    return set()
+
+
+def _by_words(answer: str, options: Sequence[str]) -> set[int]:
+    """The options whose text is the answer, or stands behind `the answer is`."""
+    said = {_plain(answer), *(_plain(text) for text in _WORDS.findall(answer))} - {""}
+    return {index for index, option in enumerate(options) if _plain(option) in said}
+
+
+def _plain(text: str) -> str:
+    """A text without case and closing punctuation."""
+    return " ".join(text.lower().strip().rstrip(".!").split())
