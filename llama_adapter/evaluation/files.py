@@ -1,6 +1,7 @@
 """Reads the JSON and JSON-lines files that evaluations use, with errors that name the file and the line.
 
-Light on purpose: no `datasets`, no torch, so that scoring starts at once. It does not know what a record means.
+Light on purpose: no `datasets`, no torch, so that scoring starts at once. It does not know what a record
+means.
 """
 
 import json

@@ -11,8 +11,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _ALONE = re.compile(r"\W*([A-Za-z])\W*")
 _SAID = re.compile(
-    r"(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?:option\s+|choice\s+)?[\"'*]*\(?([A-Z])\b(?![\w'’]| [a-z])",
-    re.IGNORECASE,
+    r"(?i:answer|option|choice)(?i:\s+is)?\s*[:=]?\s*(?i:option\s+|choice\s+)?[\"'*]*\(?([A-Z])\b(?!['’])"
 )
 _FIRST = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.):,](?=\s|$))")
 _WORDS = re.compile(r"answer\s+is\s*:?\s*(.+?)\s*(?:[.\n]|$)", re.IGNORECASE)
@@ -32,21 +31,23 @@ def read_option(answer: object, options: Sequence[str]) -> int | None:
         return answer if 0 <= answer < len(options) else None
     if not isinstance(answer, str):
         return None
-    for found in (_by_letter(answer), _by_words(answer, options)):
+    for found in (_alone(answer), _by_words(answer, options), _by_letter(answer)):
         valid = {index for index in found if index < len(options)}
         if found:
             return valid.pop() if len(valid) == 1 and len(found) == 1 else None
     return None
 
 
+def _alone(answer: str) -> set[int]:
+    """The option of an answer that is a letter and nothing else."""
+    found = _ALONE.fullmatch(answer)
+    return {LETTERS.index(found.group(1).upper())} if found else set()
+
+
 def _by_letter(answer: str) -> set[int]:
     """The options named by a letter, in the most explicit way that the answer uses."""
-    if alone := _ALONE.fullmatch(answer):
-        return {LETTERS.index(alone.group(1).upper())}
     if said := _SAID.findall(answer):
-        letters = {letter for letter in said if letter.isupper()}
-        if letters:
-            return {LETTERS.index(letter) for letter in letters}
+        return {LETTERS.index(letter) for letter in said}
     if first := _FIRST.match(answer):
         return {LETTERS.index(first.group(1) or first.group(2))}
     return set()

@@ -1,10 +1,12 @@
 """Predictions: what a model answered, by the id of the question, from whatever JSON people keep it in.
 
-Read are a mapping from id to answer, a list (or lines) of records with an id and an answer, ScienceQA's result
-files (`results`), and a mapping of several such files by model name. The names of the two fields are looked
-for in `ID_FIELDS` and `ANSWER_FIELDS`. What an answer means, the tasks know.
+Read are a mapping from id to answer, a list (or lines) of records with an id and an answer, ScienceQA's
+result files (`results`), and a mapping of several such files by model name. The names of the two fields are
+looked for in `ID_FIELDS` and `ANSWER_FIELDS`. What an answer means, the tasks know.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,10 @@ from llama_adapter.evaluation.files import field_of, read_json
 
 ID_FIELDS = ("question_id", "questionId", "pid", "qid", "image_id", "id")
 """Names of a record's id; the first one that a record has counts."""
-ANSWER_FIELDS = ("answer", "prediction", "pred", "caption", "text", "output", "response", "generated")
+ANSWER_FIELDS = ("prediction", "pred", "generated", "response", "output", "caption", "answer", "text")
 """Names of a record's answer; the first one that a record has counts."""
+_SIZE = re.compile(r"height\d+_width\d+")
+"""What stands in place of an id in LLaMA2-Accessory's RefCOCO files."""
 SHOWN = 8
 """How many ids a message lists."""
 
@@ -125,13 +129,33 @@ def _from_mapping(content: dict[str, Any], path: str | Path) -> Predictions:
 
 def _from_rows(rows: list[Any], path: str | Path) -> dict[str, Any]:
     """A list of records."""
-    answers: dict[str, Any] = {}
-    for number, row in enumerate(rows, start=1):
-        place = f"{path}: record {number}"
+    names = row_ids(rows, path)
+    return {
+        name: field_of(row, ANSWER_FIELDS, f"{path}: {name!r}") for name, row in zip(names, rows, strict=True)
+    }
+
+
+def row_ids(rows: list[Any], path: str | Path) -> list[str]:
+    """The ids of records; their row numbers, from 0, where no record has an id, or it is a picture's size.
+
+    Args:
+        rows: the records.
+        path: for the message.
+
+    Raises:
+        UserError: a record is no object, an id comes twice, or only some have one.
+    """
+    for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise UserError(f"{place} is {str(row)[:60]!r}. Use an object with an id and an answer.")
-        name = str(field_of(row, ID_FIELDS, place))
-        if name in answers:
-            raise UserError(f"{place}: the id {name!r} came before. Use every id once.")
-        answers[name] = field_of(row, ANSWER_FIELDS, place)
-    return answers
+            raise UserError(f"{path}: record {number} is {str(row)[:60]!r}. Use an object with named fields.")
+    names = [next((str(row[key]) for key in ID_FIELDS if row.get(key) is not None), "") for row in rows]
+    if all(not name or _SIZE.fullmatch(name) for name in names):
+        return [str(number) for number in range(len(rows))]
+    if len(set(names)) < len(names) or "" in names:
+        counted = Counter(names)
+        repeated = [name for name, count in counted.items() if count > 1 or not name]
+        raise UserError(
+            f"{path}: the ids {listed(repeated)} are empty or come more than once. "
+            "Use every id once, or no ids at all: then the order of the records counts."
+        )
+    return names

@@ -1,7 +1,7 @@
 """What an evaluation found: rows for the table, a record per question, and notes; printed and written.
 
-A score is a share from 0 to 1 or a number of its own scale; how it is shown is the row's business. It does not
-know tasks.
+A score is a share from 0 to 1 or a number of its own scale; how it is shown is the row's business. It does
+not know tasks.
 """
 
 import math

@@ -8,7 +8,7 @@ task.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from rich.console import Console
 
@@ -35,7 +35,7 @@ class Question:
 class Task(Protocol):
     """A benchmark: what to ask, and what the answers are worth."""
 
-    name: str
+    name: ClassVar[str]
 
     def questions(self) -> Sequence[Question]:
         """What to ask a model, in a fixed order."""

@@ -1,8 +1,8 @@
 """The Java programs that `pycocoevalcap` carries: its tokeniser, METEOR and SPICE, and whether they can run.
 
-Java is never needed: the scores that papers agree on are computed without it. Unlike the package's own wrapper
-this writes nothing into the installed package, and a line break inside a caption is a space, so that captions
-cannot shift. It does not know scores.
+Java is never needed: the scores that papers agree on are computed without it. Unlike the package's own
+wrapper this writes nothing into the installed package, and a line break inside a caption is a space, so
+that captions cannot shift. It does not know scores.
 """
 
 import shutil
@@ -25,7 +25,9 @@ JARS = {
 }
 """Score -> the files it needs in the folder of pycocoevalcap."""
 
-PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
+PUNCTUATION = frozenset(
+    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
+)
 """Tokens that the package leaves out."""
 
 
@@ -50,7 +52,12 @@ def why_not(score: str) -> str | None:
     if shutil.which("java") is None:
         return f"{score} was left out: there is no `java` on the PATH."
     missing = [jar for jar in JARS[score] if not (package_folder() / jar).is_file()]
-    return f"{score} was left out: {missing[0]} is missing in {package_folder()}." if missing else None
+    if not missing:
+        return None
+    return (
+        f"{score} was left out: {missing[0]} is missing in {package_folder()}; "
+        "pycocoevalcap.spice.get_stanford_models downloads it."
+    )
 
 
 def tokenize_with_java(texts: Sequence[str]) -> list[list[str]]:
@@ -71,7 +78,12 @@ def tokenize_with_java(texts: Sequence[str]) -> list[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "captions.txt"
         file.write_text("\n".join(lines), encoding="utf-8")
-        program = ["java", "-cp", str(package_folder() / TOKENIZER_JAR), "edu.stanford.nlp.process.PTBTokenizer"]
+        program = [
+            "java",
+            "-cp",
+            str(package_folder() / TOKENIZER_JAR),
+            "edu.stanford.nlp.process.PTBTokenizer",
+        ]
         options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8", str(file)]
         done = subprocess.run([*program, *options], capture_output=True, check=False)
     rows = done.stdout.decode("utf-8", errors="replace").split("\n")

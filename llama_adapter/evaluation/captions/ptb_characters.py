@@ -1,9 +1,9 @@
-"""Which characters the Penn Treebank tokeniser of Stanford CoreNLP 3.4.1 takes for letters, symbols or nothing.
+"""Which characters Stanford CoreNLP 3.4.1's Penn Treebank tokeniser takes for letters, symbols or nothing.
 
-Unusual: a text is tokenised by its *shape*, a text of the same length in which every letter outside ASCII is
-one stand-in, every combining mark another, and so on, so that the rules need only a handful of characters. The
-ranges were found by asking the Java program about every character of the Basic Multilingual Plane; characters
-beyond it are dropped there, emoji among them. It does not know any token.
+Unusual: a text is tokenised by its *shape*, a text of the same length in which every letter outside ASCII
+is one stand-in, every combining mark another, and so on, so that the rules need only a handful of
+characters. The ranges were found by asking the Java program about every character of the Basic Multilingual
+Plane; characters beyond it are dropped there, emoji among them. It does not know any token.
 """
 
 import functools
@@ -49,7 +49,8 @@ _SYMBOLS = (
 """Characters that are a token of their own."""
 
 _OWN_SHAPE = {
-    "’": "’", "‘": "‘", "‛": "‘", "‹": "‘", "›": "›", "“": "“", "”": "“", "«": "“", "»": "“", "„": "„", "‚": "‚",
+    "’": "’", "‘": "‘", "‛": "‘", "‹": "‘", "›": "›", "“": "“", "”": "“", "«": "“", "»": "“",
+    "„": "„", "‚": "‚",
     "\ue000": SYMBOL, "\ue001": SYMBOL, "…": "…", **{digit: digit for digit in "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉"},
     "–": "–", "—": "–", "―": "–", "‐": HYPHEN, "‑": HYPHEN, "֊": HYPHEN, "\xa0": " ", "\u3000": " ",
 }  # fmt: skip

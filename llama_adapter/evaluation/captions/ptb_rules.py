@@ -1,10 +1,10 @@
 """The rules of the Penn Treebank tokeniser: patterns over shapes, of which the longest match wins.
 
-Unusual: the rules were written from what the Java program (Stanford CoreNLP 3.4.1, as the caption scorers call
-it) answers to probes, and are compared with it on hundreds of thousands of sentences; its own source was not
-used. A pattern may look ahead: what it sees counts for its length, the token is its group 1. Rules that only
-decide about tokens which the caption scorers throw away (full stops, quotes) are left out. It does not know
-how a text is cut into tokens.
+Unusual: the rules were written from what the Java program (Stanford CoreNLP 3.4.1, as the caption scorers
+call it) answers to probes, and are compared with it on hundreds of thousands of sentences; its own source
+was not used. A pattern may look ahead: what it sees counts for its length, the token is its group 1. Rules
+that only decide about tokens which the caption scorers throw away (full stops, quotes) are left out. It
+does not know how a text is cut into tokens.
 """
 
 import re
@@ -28,21 +28,24 @@ _TERMINAL = (
 )
 _CAPITALISED = "(?:[Aa]z|[Aa]rk|[Dd]el|[Ii]ll|[Ll]a|[Mm]ass|[Mm]iss|[Oo]re|[Pp]a|[Tt]ex|[Ww]ash)"
 _CAPITALS = "AZ|ARK|DEL|ILL|LA|MASS|MISS|ORE|PA|TEX|WASH|" + "|".join(
-    f"{word[0].upper()}{word[1:]}" for word in "az ark del ill la mass miss ore pa tex wash".split()
+    f"{word[0].upper()}{word[1:]}"
+    for word in ["az", "ark", "del", "ill", "la", "mass", "miss", "ore", "pa", "tex", "wash"]
 )
 _NOT_IN_CAPITALS = "|".join(
-    f"[{w[0].upper()}{w[0]}]{w[1:]}" for w in "mfg mtg ppte ppty pte pty ptes ptys".split()
+    f"[{w[0].upper()}{w[0]}]{w[1:]}" for w in ["mfg", "mtg", "ppte", "ppty", "pte", "pty", "ptes", "ptys"]
 )
 _BEFORE_NUMBERS = "art|ca|figs?|nos?|op|pp|prop"
-_STARTS = (  # words that begin a sentence, so that a single letter before them is no initial
+# words that begin a sentence, so that a single letter before them is no initial
+_STARTS = re.findall(
+    r"\w+",
     "A An As At He If In It So We But Her Now One Our She The Yet You Here Last Many More Once Some Such That "
     "Then They This What When About According Additionally After Earlier However Other Since Their There "
-    "These While"
-).split()
+    "These While",
+)
 _SENTENCE_START = "|".join([*_STARTS, *(word.upper() for word in _STARTS), r"Mr\.", r"Ms\."])
-_WITH_APOSTROPHE = (
-    "c'mon|cont'd|e'er|ev'ry|li'l|nat'l|ne'er|nor'easter|o'clock|o'er|o'o|s'mores"
-).replace("'", _Q)
+_WITH_APOSTROPHE = ("c'mon|cont'd|e'er|ev'ry|li'l|nat'l|ne'er|nor'easter|o'clock|o'er|o'o|s'mores").replace(
+    "'", _Q
+)
 _FILES = (
     "bat|bmp|cgi|class|cpp|c|dll|docx?|exe|gif|gz|html?|h|jar|java|jpe?g|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|"
     "tar|txt|wav|xml|x|zip"
@@ -101,7 +104,7 @@ PATTERNS = (
     r"(?:\([0-9]{2,3}\) ?|\+{0,2}[0-9]{2,4}[- ])[0-9]{2,4}[- ][0-9]{3,5}(?:[- ][0-9]{3,5})?",
     # signs
     r"[!?]+|\*+|_+|#+|@+|-{2,}|<<|>>|''|``|\.\.\.|\. \. \.|…",
-    rf"([<>]?[:;=][-o'*]?[()@\[\]\\{{|dpDOP])(?![A-Za-z0-9])",
+    r"([<>]?[:;=][-o'*]?[()@\[\]\\{|dpDOP])(?![A-Za-z0-9])",
     rf"{_FACE}_{_FACE}|\({_FACE}_?{_FACE}\)",
     r"(?i:anti|pro)-|-(?i:[lr][rcs]b)-",
     r"`*[‘’“›„‚][‘’“›„‚`]+|`+[‘’“›„‚]|[⁰¹²³⁴⁵⁶⁷⁸⁹]+|[₀₁₂₃₄₅₆₇₈₉]+",
@@ -116,7 +119,7 @@ CONTRACTION = re.compile(r"[’](?i:s|m|d|re|ve|ll)|[nN][’][tT]")
 SPANS = re.compile(
     rf"<[A-Za-z/!?]|[0-9)] \(?[0-9]|\. \.|(?i:{_BEFORE_NUMBERS})\. +[0-9]|(?<![A-Za-z]{{2}})[A-Za-z]\. +[A-Z]"
 )
-"""Where a token may contain, or depend on, a space; elsewhere what stands between spaces is a text of its own."""
+"""Where a token may contain, or depend on, a space; elsewhere what stands between spaces is cut by itself."""
 
 OPEN_NUMBER = re.compile(rf"(?<![A-Za-z])(?i:{_BEFORE_NUMBERS})\.$")
 """A text whose last token depends on whether a digit follows."""

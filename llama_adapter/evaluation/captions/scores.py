@@ -52,7 +52,10 @@ def score_captions(
     package_folder()
     ids = list(references)
     spoken = {name: [candidates[name]] for name in ids}
-    tokens = tokenized(spoken, tokenizer), tokenized({name: list(references[name]) for name in ids}, tokenizer)
+    tokens = (
+        tokenized(spoken, tokenizer),
+        tokenized({name: list(references[name]) for name in ids}, tokenizer),
+    )
     corpus: dict[str, float] = {}
     each: dict[str, list[float]] = {}
     notes: list[str] = []
@@ -104,12 +107,23 @@ def _scorers(java_scores: bool, notes: list[str]) -> Iterator[tuple[str, Callabl
 def _java_scorer(name: str) -> Callable[..., Any]:
     """The package's METEOR or SPICE."""
     if name == "METEOR":
-        from pycocoevalcap.meteor.meteor import Meteor
-
-        return Meteor().compute_score
+        return _meteor
     from pycocoevalcap.spice.spice import Spice
 
     return Spice().compute_score
+
+
+def _meteor(references: dict[str, list[str]], candidates: dict[str, list[str]]) -> Any:
+    """METEOR; its Java process and the pipes to it are closed, which the package leaves to chance."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    scorer = Meteor()
+    try:
+        return scorer.compute_score(references, candidates)
+    finally:
+        process = scorer.meteor_p
+        process.kill()
+        process.communicate()
 
 
 def _per_score(name: str, total: Any, single: Any) -> tuple[list[str], list[Any], list[Any]]:

@@ -1,9 +1,9 @@
 """`evaluate coco-caption`: captions against the references of COCO, Karpathy's split, or any other file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_adapter.evaluation.captions.coco import Captioned, read_references
 from llama_adapter.evaluation.captions.scores import Tokenizer, score_captions
@@ -43,7 +43,7 @@ class CocoCaption:
 
     config: CaptionConfig
     """Its settings."""
-    name: str = field(default="coco-caption", init=False)
+    name: ClassVar[str] = "coco-caption"
 
     @cached_property
     def pictures(self) -> list[Captioned]:

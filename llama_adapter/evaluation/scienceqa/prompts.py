@@ -16,8 +16,6 @@ Format = Literal["CQM-A", "CQM-ALE", "CQM-LEA", "QCM-A", "QCM-ALE", "QCM-LEA", "
 """The names of the formats."""
 
 
-
-
 def build_prompt(problem: Problem, name: Format, caption: str = "") -> str:
     """What to ask.
 
@@ -63,12 +61,16 @@ def _listed(problem: Problem) -> str:
 
 def _context_first(problem: Problem, context: str) -> str:
     """CQM."""
-    return f"Context: {context or 'N/A'}\nQuestion: {problem.question}\nOptions: {_lettered(problem)}\nAnswer:"
+    return (
+        f"Context: {context or 'N/A'}\nQuestion: {problem.question}\nOptions: {_lettered(problem)}\nAnswer:"
+    )
 
 
 def _question_first(problem: Problem, context: str) -> str:
     """QCM."""
-    return f"Question: {problem.question}\nContext: {context or 'N/A'}\nOptions: {_lettered(problem)}\nAnswer:"
+    return (
+        f"Question: {problem.question}\nContext: {context or 'N/A'}\nOptions: {_lettered(problem)}\nAnswer:"
+    )
 
 
 def _accessory(problem: Problem, context: str) -> str:

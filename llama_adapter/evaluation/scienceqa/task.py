@@ -1,16 +1,16 @@
 """`evaluate scienceqa`: the eight classes of the paper and their average, from answers as they were written.
 
 A question belongs to several classes: its subject, its kind of context (TXT: a hint, IMG: a picture, NO:
-neither; a question with both counts in TXT and IMG), and its grades. TOT is the accuracy over all questions of
-the split, and is shown only when all of them are there; the accuracy over questions with a picture is IMG. The
-two are what reports mix up.
+neither; a question with both counts in TXT and IMG), and its grades. TOT is the accuracy over all questions
+of the split, and is shown only when all of them are there; the accuracy over questions with a picture is
+IMG. The two are what reports mix up.
 """
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_json
@@ -77,7 +77,7 @@ class ScienceQA:
 
     config: ScienceQAConfig
     """Its settings."""
-    name: str = field(default="scienceqa", init=False)
+    name: ClassVar[str] = "scienceqa"
 
     @cached_property
     def problems(self) -> list[Problem]:
@@ -156,7 +156,8 @@ class ScienceQA:
         size = SPLIT_SIZES.get(self.config.split)
         if size is not None and len(self.problems) != size:
             notes.append(
-                f"{len(self.problems):,} of the split's {size:,} questions are here, so there is no TOT."
+                f"{len(self.problems):,} of the split's {size:,} questions are here: "
+                "every class counts those only, and there is no TOT."
             )
         for names, known in (
             ("NAT, SOC and LAN", [problem.subject for problem in self.problems]),
