@@ -63,7 +63,7 @@ class MME(ItemsTask):
                 }
             )
         by_category = {
-            name: category_score([item for item in items if item["category"] == name])
+            name: category_score(name, [item for item in items if item["category"] == name])
             for name in (*PERCEPTION, *COGNITION)
         }
         rows = [row for found in by_category.values() for row in found]
@@ -94,11 +94,12 @@ def read_yes_no_as_published(answer: str) -> str | None:
     return "yes" if "yes" in start else "no" if "no" in start else None
 
 
-def category_score(items: Sequence[Mapping[str, Any]]) -> list[Row]:
+def category_score(name: str, items: Sequence[Mapping[str, Any]]) -> list[Row]:
     """A category's score, acc and acc+.
 
     Args:
-        items: records with `image`, `correct` and `category`.
+        name: the category.
+        items: its records, with `image` and `correct`.
 
     Raises:
         UserError: a picture has not two questions.
@@ -108,12 +109,9 @@ def category_score(items: Sequence[Mapping[str, Any]]) -> list[Row]:
         pictures[item["image"]].append(item["correct"])
     for image, hits in pictures.items():
         if len(hits) != PER_PICTURE:
-            raise UserError(
-                f"{image!r} has {len(hits)} questions in {items[0]['category']!r}. Use two for every picture."
-            )
+            raise UserError(f"{image!r} has {len(hits)} questions in {name!r}. Use two for every picture.")
     right = sum(bool(item["correct"]) for item in items)
     both = sum(all(hits) for hits in pictures.values())
-    name = items[0]["category"] if items else "-"
     acc, plus = percent(right, len(items)), percent(both, len(pictures))
     rows = [Row(name, acc + plus, len(items)), Row(f"{name} acc", acc, len(items), right)]
     return [*rows, Row(f"{name} acc+", plus, len(pictures), both)] if items else [Row(name, 0.0, 0)]

@@ -8,7 +8,7 @@ task.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -32,6 +32,7 @@ class Question:
     """The answers to choose from, where there are some."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """A benchmark: what to ask, and what the answers are worth."""
 

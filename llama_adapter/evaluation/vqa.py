@@ -74,7 +74,7 @@ def vqa_accuracy_as_published(prediction: str, answers: Sequence[Any]) -> float:
     """The same with the quirks of the published code.
 
     Reference answers lose their punctuation only if they are not all the same, and keep case and number
-    words; the others of an answer are those whose whole record differs, so that equal records vanish together.
+    words; the others of an answer are those whose whole record differs, so equal records vanish together.
 
     Args:
         prediction: what the model said.

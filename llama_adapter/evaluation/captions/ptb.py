@@ -10,7 +10,14 @@ import functools
 import re
 from collections.abc import Sequence
 
-from llama_adapter.evaluation.captions.ptb_characters import NOTHING, SPELT, clean, shape
+from llama_adapter.evaluation.captions.ptb_characters import (
+    LETTER_CODE,
+    NOTHING,
+    SPELT,
+    SYMBOL_CODE,
+    clean,
+    shape,
+)
 from llama_adapter.evaluation.captions.ptb_rules import (
     CONTRACTION,
     OPEN_INITIAL,
@@ -56,15 +63,19 @@ _DROPPED = frozenset(
 ) | {". . ."}
 """Tokens that the caption scorers leave out."""
 
-_ENTITY = re.compile(r"&(?i:(amp|lt|gt|quot|apos|nbsp|mdash|ndash|md)|[aeiou](?:acute|grave|uml)|#[0-9]+);")
+_ENTITY = re.compile(
+    r"&(?:(?P<sign>(?i:amp|lt|gt|quot|apos|nbsp|mdash|ndash|md))"
+    r"|(?P<letter>[aeiouAEIOU](?:acute|grave|uml))|#(?P<code>[0-9]{1,4}));"
+)
 _MEANING = {"amp": "&", "quot": '"', "apos": "'", "nbsp": " ", "mdash": "–", "ndash": "–", "md": "–"}
-_KEPT_ENTITIES = {"lt": "\ue000", "gt": "\ue001"}
+_LETTERS = [vowel + accent for vowel in "aeiouAEIOU" for accent in ("acute", "grave", "uml")]
+_LESS, _GREATER = chr(SYMBOL_CODE + 0xFFFC), chr(SYMBOL_CODE + 0xFFFD)
 _QUOTES = str.maketrans(
     {"‘": "`", "‛": "`", "‹": "`", "’": "'", "›": "'", "“": "``", "«": "``", "”": "''", "»": "''"}
 )
 _QUOTE_RUN = re.compile("[‘‛‹’›“«”»„‚`]{2,}")
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-"}
-_LONELY = {"[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "\ue000": "<", "\ue001": ">"} | SPELT
+_LONELY = {"[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", _LESS: "<", _GREATER: ">"} | SPELT
 
 
 def tokenize(text: str) -> list[str]:
@@ -76,9 +87,9 @@ def tokenize(text: str) -> list[str]:
     Returns:
         Its words in lower case, without punctuation.
     """
+    text = clean(text)
     if "&" in text:
         text = _ENTITY.sub(_entity, text)
-    text = clean(text)
     form = shape(text)
     if SPANS.search(form) is None:
         return [token for start, end in _chunks(form) for token in _tokens(text[start:end], form[start:end])]
@@ -157,10 +168,22 @@ def _written(token: str) -> str:
         token = token.replace(bracket, spelt)
     if CONTRACTION.fullmatch(token):
         token = token.replace("’", "'")
-    return token.lower()
+    return "".join(map(_spelt_entity, token.lower()))
 
 
 def _entity(match: re.Match[str]) -> str:
-    """What stands for an entity of HTML."""
-    name = (match.group(1) or "").lower()
-    return _MEANING.get(name) or _KEPT_ENTITIES.get(name) or match.group()
+    """What stands for an entity of HTML: a sign, or a private character for what stays as it is."""
+    if match["letter"]:
+        return chr(LETTER_CODE + _LETTERS.index(match["letter"]))
+    if match["code"]:
+        return chr(SYMBOL_CODE + int(match["code"]))
+    name = match["sign"].lower()
+    return {"lt": _LESS, "gt": _GREATER}.get(name) or _MEANING[name]
+
+
+def _spelt_entity(character: str) -> str:
+    """An entity as it was written, in lower case."""
+    code = ord(character)
+    if code >= SYMBOL_CODE:
+        return f"&#{code - SYMBOL_CODE};"
+    return f"&{_LETTERS[code - LETTER_CODE].lower()};" if code >= LETTER_CODE else character

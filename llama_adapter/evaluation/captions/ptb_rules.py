@@ -38,9 +38,9 @@ _BEFORE_NUMBERS = "art|ca|figs?|nos?|op|pp|prop"
 # words that begin a sentence, so that a single letter before them is no initial
 _STARTS = re.findall(
     r"\w+",
-    "A An As At He If In It So We But Her Now One Our She The Yet You Here Last Many More Once Some Such That "
-    "Then They This What When About According Additionally After Earlier However Other Since Their There "
-    "These While",
+    "A An As At He If In It So We But Her Now One Our She The Yet You Here Last Many More Once Some "
+    "Such That Then They This What When About According Additionally After Earlier However Other Since "
+    "Their There These While",
 )
 _SENTENCE_START = "|".join([*_STARTS, *(word.upper() for word in _STARTS), r"Mr\.", r"Ms\."])
 _WITH_APOSTROPHE = ("c'mon|cont'd|e'er|ev'ry|li'l|nat'l|ne'er|nor'easter|o'clock|o'er|o'o|s'mores").replace(
@@ -50,7 +50,8 @@ _FILES = (
     "bat|bmp|cgi|class|cpp|c|dll|docx?|exe|gif|gz|html?|h|jar|java|jpe?g|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|"
     "tar|txt|wav|xml|x|zip"
 )
-_HOST = "[a-zé¤“‘’–…%~][a-z0-9é]*"
+_HOST = "[a-zé¤“‘’–…%~*&#][a-z0-9é]*"
+_SERVER = r"[^\s\"<>|(){}.!?,/]"
 _URL, _URL_END = r"[^\s\"<>|(){}]", r"[^\s\"<>|(){}.!?,-]"
 _ADDRESS = r"[^\s\"<>|(){}.]"
 _ATTRIBUTES = r"(?:\s+[A-Za-z0-9_:.-]+(?:\s*=\s*(?:'[^']*'|\"[^\"]*\"))?)*"
@@ -60,11 +61,12 @@ PATTERNS = (
     r"<[!?][A-Za-z-][^>]*>",
     rf"</[A-Za-z][A-Za-z0-9_:.-]*\s*>|<[A-Za-z][A-Za-z0-9_:.-]*{_ATTRIBUTES}\s*/?>",
     rf"(?i:https?)://{_URL}+{_URL_END}",
-    rf"(?:{_HOST}\.)+(?:com|net|org|edu)(?:/{_URL}*{_URL_END})?",
-    rf"(?i:www)\.(?:{_URL}+\.)*{_URL_END}+",
+    rf"(?:{_HOST}\.)+(?:com|net|org|edu)(?:/{_URL}+{_URL_END})?",
+    rf"(?i:www)\.(?:{_SERVER}+\.)*{_SERVER}+(?:/{_URL}+{_URL_END})?",
     rf"<?(?:mailto:)?[{_AN}](?:[^\s\"<>|(){{}}@]*)@(?:{_ADDRESS}+\.)*{_ADDRESS}+>?",
     r"@[A-Za-z_][A-Za-z0-9_]*|#[A-Za-zé]+",
     # words, after those that win a draw
+    r"((?i:ph|ed)\.[Dd]\.)[a-z]",
     rf"((?i:{_TERMINAL})\.)(?:[A-Za-z]|-[{_AN}]+)",
     r"((?i:can))(?i:not)|((?i:gon|wan))(?i:na)|((?i:got))(?i:ta)|((?i:lem|gim))(?i:me)",
     rf"[{_AN}]+",
@@ -88,20 +90,22 @@ PATTERNS = (
     rf"('[nN])(?![{_AN}-])|’[nN]",
     rf"{_Q}(?i:em|till?|cause)",
     r"('[tT])(?i:is|was)",
-    rf"(?<![0-9])({_Q}[0-9]{{2}}s?)(?![{_AN}'’-]|\.(?: |$))",
+    rf"(?<![0-9])({_Q}[0-9]{{2}})(?![{_AN}'’-]|\.(?: |$))",
+    rf"(?<![0-9])({_Q}[0-9]{{2}}s)(?![{_AN}'’]|\.(?: |$))",
     r"[A-Za-zé]+[aeiouyAEIOUY]['’][aeiouAEIOU][A-Za-z]*",
     # abbreviations
     rf"(?i:{_JOINED}|{_TERMINAL})\.|(?:{_CAPITALS}|{_NOT_IN_CAPITALS})\.|[A-Za-z]\.",
     rf"(?:(?i:{_JOINED})|[A-Za-z])\.(?:-[{_AN}]+)+",
     rf"((?i:{_BEFORE_NUMBERS})\.)\s*[0-9]",
     rf"((?:{_PART}|{_WORD}(?:\.{_WORD})+)\.)[,;:]",
-    rf"([A-Za-z])\.\s+(?:{_SENTENCE_START})\s",
+    rf"([A-Za-z])\.\s+(?:{_SENTENCE_START})(?:\s|$)",
     rf"(?:[A-Za-z]\.)+(?:-[{_AN}]+)*",
     r"(?i:ph|ed)\.[Dd]\.",
     # numbers
     r"[-+]?(?:[0-9]+(?:[.,:][0-9]+)*|(?:[.,:][0-9]+)+)",
     r"[0-9]{1,4}[- ][0-9]{1,4}/[0-9]{1,4}",
-    r"(?:\([0-9]{2,3}\) ?|\+{0,2}[0-9]{2,4}[- ])[0-9]{2,4}[- ][0-9]{3,5}(?:[- ][0-9]{3,5})?",
+    r"\([0-9]{2,3}\) ?[0-9]{3,4}[- ][0-9]{3,5}",
+    r"\+{0,2}[0-9]{2,4}[- ](?:[0-9]{2,4}[- ])?[0-9]{3,4}[- ]?[0-9]{3,5}",
     # signs
     r"[!?]+|\*+|_+|#+|@+|-{2,}|<<|>>|''|``|\.\.\.|\. \. \.|…",
     r"([<>]?[:;=][-o'*]?[()@\[\]\\{|dpDOP])(?![A-Za-z0-9])",
