@@ -54,9 +54,12 @@ def _by_letter(answer: str) -> set[int]:
 
 
 def _by_words(answer: str, options: Sequence[str]) -> set[int]:
-    """The options whose text is the answer, or stands behind `the answer is`."""
+    """The options whose text is the answer, or stands behind `the answer is`.
+
+    A text of one letter does not count: where pictures are lettered, option A may read `B`.
+    """
     said = {_plain(answer), *(_plain(text) for text in _WORDS.findall(answer))} - {""}
-    return {index for index, option in enumerate(options) if _plain(option) in said}
+    return {n for n, text in enumerate(options) if len(text.strip()) > 1 and _plain(text) in said}
 
 
 def _plain(text: str) -> str:
