@@ -93,7 +93,9 @@ def run(task: Task, config: EvaluateConfig) -> int:
         console.print(f"{len(rows)} questions in {config.questions}", markup=False, soft_wrap=True)
     if config.predictions is None:
         return 0
-    scores = evaluate(task, read_predictions(config.predictions, config.model), config.missing == "wrong")
+    predictions = read_predictions(config.predictions, config.model)
+    with Console(stderr=True).status(f"scoring {len(predictions.answers):,} answers"):
+        scores = evaluate(task, predictions, allow_missing=config.missing == "wrong")
     print_scores(scores, console)
     if config.output is not None:
         items = write_scores(scores, config.output)

@@ -25,7 +25,6 @@ def test_published_cases_from_the_command_line(golden, save, evaluate, as_publis
     found, items, _ = evaluate(
         "refcoco", references=references, predictions=predictions, as_published=as_published
     )
-    # the first two cases lie lower in the padded square than in the picture, and still overlap by half or not
     assert [item["iou"] >= 0.5 for item in items] == [row["correct"] for row in rows]
     assert found["settings"]["unread"] == 2
 

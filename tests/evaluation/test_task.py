@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 from llama_adapter.cli import main
 
@@ -14,6 +16,21 @@ def test_questions_are_written_to_ask_a_model(save, tmp_path, capsys):
     assert row["prompt"] == "What colour?\nAnswer the question using a single word or phrase."
     assert row["image"] == "a.jpg"
     assert "1 questions in" in capsys.readouterr().out
+
+
+def test_scoring_loads_no_torch(save, repository):
+    references, predictions = save("r.json", [{"id": "a", "answers": ["red"]}]), save("p.json", {"a": "red"})
+    script = f"""
+import sys
+from llama_adapter.cli import main
+code = main(["evaluate", "choice", "--references", {references!r}, "--predictions", {predictions!r}])
+heavy = {{"torch", "transformers", "peft", "datasets"}} & set(sys.modules)
+sys.exit(f"imported {{heavy}}" if heavy else code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=repository
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_something_must_be_asked_for(save, refused):

@@ -25,6 +25,7 @@ from llama_adapter.evaluation.captions.ptb_rules import (
     RULES,
     SENTENCE_START,
     SPANS,
+    SPLIT_WORDS,
 )
 
 _DROPPED = frozenset(
@@ -62,6 +63,9 @@ _DROPPED = frozenset(
     ]
 ) | {". . ."}
 """Tokens that the caption scorers leave out."""
+
+_PLAIN_WORD = re.compile(r"[A-Za-z]+(?=[ \0]|$)")
+"""A word with nothing before the next space, which needs no rules."""
 
 _ENTITY = re.compile(
     r"&(?:(?P<sign>(?i:amp|lt|gt|quot|apos|nbsp|mdash|ndash|md))"
@@ -147,6 +151,9 @@ def _tokens(text: str, form: str) -> tuple[str, ...]:
 
 def _longest(form: str, position: int) -> int:
     """Where the token that starts at a position ends."""
+    word = _PLAIN_WORD.match(form, position)
+    if word is not None and word.group().lower() not in SPLIT_WORDS:
+        return word.end()
     best, end = 0, position + 1
     for rule in RULES:
         match = rule.match(form, position)

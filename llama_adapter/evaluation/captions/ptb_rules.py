@@ -74,7 +74,7 @@ PATTERNS = (
     rf"{_WORD}(?:[.!?]{_WORD})+(?:-[{_AN}]+)*",
     _PART,
     rf"[{_AN}]+(?:[.,][{_AN}]+)*[.,]?(?:-[{_AN}]+)+",
-    rf"{_SLASHED}(?:\\?/{_SLASHED}){{1,2}}|\\\*",
+    rf"{_SLASHED}(?:\\?/{_SLASHED}){{1,2}}|(?:\\\*){{1,3}}",
     r"[A-Z]+(?:[&+][A-Z]+)+|[A-Z]+\$|[cC]\+\+|[cCfF]#",
     rf"([0-9A-Za-z]+\.(?i:{_FILES}))(?![{_AN}])",
     # apostrophes
@@ -103,7 +103,7 @@ PATTERNS = (
     r"(?i:ph|ed)\.[Dd]\.",
     # numbers
     r"[-+]?(?:[0-9]+(?:[.,:][0-9]+)*|(?:[.,:][0-9]+)+)",
-    r"[0-9]{1,4}[- ][0-9]{1,4}/[0-9]{1,4}",
+    r"[0-9]{1,4}[- ][0-9]{1,4}\\?/[0-9]{1,4}",
     r"\([0-9]{2,3}\) ?[0-9]{3,4}[- ][0-9]{3,5}",
     r"\+{0,2}[0-9]{2,4}[- ](?:[0-9]{2,4}[- ])?[0-9]{3,4}[- ]?[0-9]{3,5}",
     # signs
@@ -114,6 +114,9 @@ PATTERNS = (
     r"`*[‘’“›„‚][‘’“›„‚`]+|`+[‘’“›„‚]|[⁰¹²³⁴⁵⁶⁷⁸⁹]+|[₀₁₂₃₄₅₆₇₈₉]+",
 )
 """Every kind of token, in no particular order: of several matches the longest counts."""
+
+SPLIT_WORDS = frozenset(("cannot", "gonna", "wanna", "gotta", "lemme", "gimme"))
+"""Words of letters only that are two tokens."""
 
 RULES = tuple(re.compile(pattern) for pattern in PATTERNS)
 

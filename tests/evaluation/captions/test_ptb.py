@@ -115,15 +115,46 @@ def test_java_gives_the_same_for_every_character(java):
     assert_same([tokenize(text) for text in source], java(source), source)
 
 
-@pytest.mark.parametrize("folder", ["captions", "scienceqa", "refcoco", "gsm8k", "instruct", "lm_text"])
-def test_java_gives_the_same_for_real_text(shared_data, java, folder):
+FOLDERS = ("captions", "scienceqa", "refcoco", "gsm8k", "instruct", "lm_text", "text_cls")
+MIXED = (
+    "the a I dog Bar é ünï man's don't a-b Q 5 1,000 3.5 2nd 90s Mr No etc U.S. e.g. Jr. cannot "
+    "1/2 a/b $ £ % # & @ + = * / < > [ ] ( ) \" ' ` ’ “ ” … – - -- ... . , ; : ! ? :) <b> "
+    "http://a.bc foo.com x@y.com @me #tag 's n't 'em o'clock mp3 .txt p.m. A&B ½ ° "
+)
+PIECES = MIXED.split()
+
+
+def real_lines(shared_data, folder):
     files = [
         path
         for path in sorted((shared_data / folder).iterdir())
-        if path.suffix in (".json", ".jsonl", ".txt")
+        if path.suffix in (".json", ".jsonl", ".txt", ".csv")
     ]
-    source = list(dict.fromkeys(text for path in files for text in texts(path)))
-    if len(source) > 3000:
-        start = random.Random(0).randrange(len(source) - 3000)
-        source = source[start : start + 3000]  # in one piece: the next line can matter
+    return list(dict.fromkeys(text for path in files for text in texts(path)))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_java_gives_the_same_for_real_text(shared_data, java, folder):
+    source = real_lines(shared_data, folder)
+    start = random.Random(0).randrange(max(len(source) - 2000, 1))
+    source = source[start : start + 2000]  # in one piece: the next line can matter
     assert_same(tokenize_all(source), java(source), source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_java_gives_the_same_for_all_real_text(shared_data, java, folder):
+    source = real_lines(shared_data, folder)
+    assert_same(tokenize_all(source), java(source), source)
+
+
+@pytest.mark.slow
+def test_java_gives_the_same_for_nearly_all_mixtures(java):
+    rng = random.Random(0)
+    source = [
+        f"q {''.join(rng.choice(PIECES) + ' ' * (rng.random() < 0.3) for _ in range(rng.randint(2, 5)))} end"
+        for _ in range(20000)
+    ]
+    found, expected = tokenize_all(source), java(source)
+    differing = sum(a != b for a, b in zip(found, expected, strict=True))
+    assert differing < 0.01 * len(source)

@@ -31,9 +31,8 @@ EXPECTED = {
 }
 NAMES = {"BLEU-1": "Bleu_1", "BLEU-2": "Bleu_2", "BLEU-3": "Bleu_3", "BLEU-4": "Bleu_4"}
 NAMES |= {"ROUGE-L": "ROUGE_L", "CIDEr": "CIDEr"}
-CAPTION = st.lists(
-    st.sampled_from(["a", "dog", "cat", "runs", "sits", "on", "the", "red", "mat"]), min_size=4, max_size=9
-).map(" ".join)
+WORDS = ["a", "dog", "cat", "runs", "sits", "on", "the", "red", "mat"]
+CAPTION = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)
 
 
 def test_scores_of_the_package_with_its_java_tokeniser():
