@@ -3,6 +3,7 @@ import json
 import pytest
 
 from llama_adapter.cli import main
+from llama_adapter.evaluation.scienceqa.task import SPLIT_SIZES
 
 
 def row(pid, **changes):
@@ -38,6 +39,16 @@ def test_classes_count_what_belongs_to_them(problems, save, evaluate):
     assert found["counts"]["TXT"] == found["counts"]["IMG"] == 2
     assert items[0]["classes"] == ["NAT", "TXT", "IMG", "G7-12"]
     assert "4 of the split's 4,241 questions are here" in printed
+    assert "TOT" not in found["scores"]
+
+
+def test_the_average_of_a_whole_split_is_called_tot(problems, save, evaluate, monkeypatch):
+    monkeypatch.setitem(SPLIT_SIZES, "test", 4)
+    predictions = save("p.json", {"1": "B", "2": "B", "3": "B", "4": "A"})
+    found, _, printed = evaluate("scienceqa", problems=problems, predictions=predictions)
+    assert found["scores"]["TOT"] == 75
+    assert "no TOT" not in printed
+    found, _, _ = evaluate("scienceqa", problems=problems, predictions=predictions, only="TXT")
     assert "TOT" not in found["scores"]
 
 
