@@ -12,7 +12,7 @@ import importlib
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
@@ -35,7 +35,7 @@ class Verb:
     """One word of the command line and where its function lives."""
 
     name: str
-    """What the user types."""
+    """What the user types; two words where a verb has several tasks."""
     target: str
     """`module:function`, imported when the verb runs."""
     summary: str
@@ -66,6 +66,18 @@ VERBS = (
         "llama_adapter.planning:plan",
         "parameters, memory and FLOPs of a run, before loading anything",
     ),
+    Verb("evaluate scienceqa", "llama_adapter.evaluation.scienceqa.task:scienceqa", "accuracy by class"),
+    Verb(
+        "evaluate coco-caption",
+        "llama_adapter.evaluation.captions.task:coco_caption",
+        "BLEU, ROUGE-L, CIDEr; METEOR and SPICE with Java",
+    ),
+    Verb("evaluate vqa", "llama_adapter.evaluation.vqa:vqa", "VQA accuracy"),
+    Verb("evaluate refcoco", "llama_adapter.evaluation.refcoco:refcoco", "precision at IoU 0.5"),
+    Verb("evaluate choice", "llama_adapter.evaluation.choice:choice", "exact match and multiple choice"),
+    Verb("evaluate anls", "llama_adapter.evaluation.anls:anls", "DocVQA's ANLS"),
+    Verb("evaluate relaxed", "llama_adapter.evaluation.relaxed:relaxed", "ChartQA's relaxed accuracy"),
+    Verb("evaluate mme", "llama_adapter.evaluation.mme:mme", "perception and cognition scores"),
 )
 
 
@@ -98,8 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def known_verbs() -> dict[str, Verb]:
     """The built-in verbs and those of installed third parties, which cannot replace a built-in one."""
     found = {
-        entry.name: Verb(
-            entry.name, entry.value, f"from the package {entry.dist.name if entry.dist else '?'}"
+        entry.name.replace(".", " "): Verb(
+            entry.name.replace(".", " "),
+            entry.value,
+            f"from the package {entry.dist.name if entry.dist else '?'}",
         )
         for entry in entry_points(group=ENTRY_POINT_GROUP)
     }
@@ -139,6 +153,25 @@ def parse_verb(verb: Verb, arguments: Sequence[str]) -> tuple[Callable[[Any], in
     return function, parse(settings, arguments, program=f"{PROGRAM} {verb.name}")
 
 
+def select(words: Sequence[str]) -> tuple[Verb, list[str]]:
+    """The verb that a command line begins with, and the words that are left.
+
+    Raises:
+        UserError: there is none, or a verb with several tasks stands without one of them.
+    """
+    verbs = known_verbs()
+    name = " ".join(words[:2])
+    if name in verbs and " " in name:
+        return verbs[name], list(words[2:])
+    tasks = [verb.split(" ")[1] for verb in verbs if verb.startswith(f"{words[0]} ")]
+    if not tasks or words[0] in verbs:
+        return find_verb(words[0]), list(words[1:])
+    given = words[1] if len(words) > 1 else "no task"
+    near = difflib.get_close_matches(given, tasks, n=1)
+    advice = f"Did you mean '{near[0]}'?" if near else f"Use one of: {', '.join(tasks)}."
+    raise UserError(f"'{words[0]}' has a task as its second word, but got '{given}'. {advice}")
+
+
 def find_verb(name: str) -> Verb:
     """The verb of that name.
 
@@ -148,8 +181,9 @@ def find_verb(name: str) -> Verb:
     verbs = known_verbs()
     if name in verbs:
         return verbs[name]
-    near = difflib.get_close_matches(name, verbs, n=1)
-    advice = f"Did you mean '{near[0]}'?" if near else f"Use one of: {', '.join(verbs)}."
+    names = list(dict.fromkeys(verb.split(" ")[0] for verb in verbs))
+    near = difflib.get_close_matches(name, names, n=1)
+    advice = f"Did you mean '{near[0]}'?" if near else f"Use one of: {', '.join(names)}."
     raise UserError(f"'{name}' is not a verb. {advice} Run '{PROGRAM} --help' for all.")
 
 
@@ -161,9 +195,13 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         Console(highlight=False).print(f"{PROGRAM} {_version()}")
         return EXIT_DONE
-    verb = find_verb(words[0])
+    tasks = [verb for verb in known_verbs().values() if verb.name.startswith(f"{words[0]} ")]
+    if tasks and words[1:] in (["-h"], ["--help"]):
+        _print_verbs(Console(soft_wrap=True), tasks)
+        return EXIT_DONE
+    verb, rest = select(words)
     try:
-        function, settings = parse_verb(verb, words[1:])
+        function, settings = parse_verb(verb, rest)
     except SystemExit as finished:  # --help and --print_config print, then leave
         return finished.code if isinstance(finished.code, int) else EXIT_DONE
     return function(settings) or EXIT_DONE
@@ -180,9 +218,14 @@ def _version() -> str:
 def _print_overview(console: Console) -> None:
     """Prints the verbs with a line each."""
     console.print(f"usage: {PROGRAM} VERB [CONFIG.yaml] [--option value ...]", markup=False, highlight=False)
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for verb in known_verbs().values():
-        table.add_row(verb.name, verb.summary)
-    console.print(table)
+    _print_verbs(console, known_verbs().values())
     console.print(f"'{PROGRAM} VERB --help' lists a verb's options.", markup=False, highlight=False)
     console.print("--debug shows tracebacks and libraries' warnings; --version the version.", highlight=False)
+
+
+def _print_verbs(console: Console, verbs: Iterable[Verb]) -> None:
+    """Prints a line per verb."""
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for verb in verbs:
+        table.add_row(verb.name, verb.summary)
+    console.print(table)

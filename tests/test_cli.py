@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from llama_adapter import cli
-from llama_adapter.cli import VERBS, Verb, find_verb, known_verbs, load_verb, main
+from llama_adapter.cli import VERBS, Verb, find_verb, known_verbs, load_verb, main, select
 from llama_adapter.errors import UserError
 
 SETTINGS_MODULE = """
@@ -92,9 +92,8 @@ def test_unknown_verb_suggests_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert "'trian' is not a verb. Did you mean 'train'?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
-    assert (
-        "Use one of: demo, train, generate, convert, merge, validate-data, plan." in capsys.readouterr().err
-    )
+    verbs = "demo, train, generate, convert, merge, validate-data, plan, evaluate"
+    assert f"Use one of: {verbs}." in capsys.readouterr().err
 
 
 def test_third_party_verbs_run_with_options(third_party, capsys):
@@ -163,8 +162,22 @@ def test_every_built_in_verb_loads_and_explains_itself(verb, capsys):
     function, settings = load_verb(verb)
     assert callable(function)
     assert settings.__doc__
-    assert main([verb.name, "--help"]) == 0
+    assert main([*verb.name.split(), "--help"]) == 0
     assert f"usage: llama-adapter {verb.name} [CONFIG.yaml]" in capsys.readouterr().out
+
+
+def test_a_task_is_found_by_two_words_and_what_follows_is_left():
+    verb, rest = select(["evaluate", "vqa", "--references", "x"])
+    assert (verb.name, rest) == ("evaluate vqa", ["--references", "x"])
+    assert select(["train", "x.yaml"]) == (find_verb("train"), ["x.yaml"])
+
+
+def test_third_parties_add_tasks_with_a_dot(third_party, tmp_path, capsys):
+    (tmp_path / "greeter-1.0.dist-info/entry_points.txt").write_text(
+        "[llama_adapter.verbs]\nevaluate.greet = greeter:greet\n"
+    )
+    assert main(["evaluate", "greet", "--name", "Ada"]) == 0
+    assert capsys.readouterr().out == "hello Ada\n"
 
 
 def test_a_broken_built_in_verb_is_a_bug_not_wrong_input(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llama_adapter.arguments import parse
-from llama_adapter.cli import PROGRAM, find_verb, load_verb
+from llama_adapter.cli import PROGRAM, find_verb, load_verb, select
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,12 +57,13 @@ def write_files(page, folder, words):
 )
 def test_every_command_shown_is_accepted(page, words, tmp_path):
     write_files(page, tmp_path, words)
-    _, settings = load_verb(find_verb(words[0]))
+    verb, rest = select(words)
+    _, settings = load_verb(verb)
     if {"--help", "--print_config"} & set(words):
         with pytest.raises(SystemExit, match="0"):
-            parse(settings, words[1:], program=PROGRAM)
+            parse(settings, rest, program=PROGRAM)
         return
-    assert isinstance(parse(settings, words[1:], program=PROGRAM), settings)
+    assert isinstance(parse(settings, rest, program=PROGRAM), settings)
 
 
 def test_the_main_pages_show_commands():

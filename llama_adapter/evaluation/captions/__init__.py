@@ -1,0 +1,1 @@
+"""Captions: COCO's files, the tokeniser of the caption scorers, and the scores."""

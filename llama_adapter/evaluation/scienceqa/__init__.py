@@ -1,0 +1,1 @@
+"""ScienceQA: questions, prompts by name, and accuracy by class."""

@@ -1,0 +1,147 @@
+"""ScienceQA's questions from any of the forms they are passed on in.
+
+Read are the official layout (`problems.json`, `pid_splits.json`, a folder of images), JSON lines with one
+question each, and the Hugging Face data set (saved to a folder, as Parquet, or by its hub name). The hub's
+version has no question ids: there the row number in the split, from 0, is the id. Fields that a source lacks
+stay unknown, and what depends on them is not scored. It does not know prompts or answers.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_adapter.errors import UserError
+from llama_adapter.evaluation.files import read_json
+from llama_adapter.evaluation.predictions import listed
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One multiple-choice question."""
+
+    id: str
+    """The problem id, `pid`."""
+    question: str
+    """What is asked."""
+    choices: list[str]
+    """The options, in order."""
+    answer: int
+    """Index of the right option, from 0."""
+    hint: str = ""
+    """Context in words; may be empty."""
+    has_image: bool = False
+    """Whether a picture belongs to it."""
+    image: str | None = None
+    """Where the picture is, if it is a file here."""
+    subject: str | None = None
+    """`natural science`, `social science` or `language science`."""
+    grade: int | None = None
+    """School grade, 1 to 12; None where the source does not say."""
+    lecture: str = ""
+    """Background, for prompts that ask for an explanation."""
+    solution: str = ""
+    """Explanation of the answer."""
+
+
+def read_problems(
+    sources: Iterable[str], split: str, splits: str | None = None, images: str | None = None
+) -> list[Problem]:
+    """Reads questions.
+
+    Args:
+        sources: files or folders, or hub names.
+        split: which part to take, where the source says which part a question belongs to.
+        splits: `pid_splits.json`.
+        images: the folder of images.
+
+    Returns:
+        The questions, in the order of the split where one is given, else of the files.
+
+    Raises:
+        UserError: a source cannot be read, a question is incomplete, or an id comes twice.
+    """
+    found: dict[str, Problem] = {}
+    for source in sources:
+        base = Path(images).expanduser() if images else Path(source).expanduser().parent
+        for pid, row in _rows(source, split):
+            if pid in found:
+                raise UserError(f"{source}: the problem {pid!r} came before. Use every question once.")
+            found[pid] = _problem(pid, row, base, split, source)
+    if splits is not None:
+        wanted = _split_ids(splits, split)
+        found = {pid: found[pid] for pid in wanted if pid in found}
+    if not found:
+        raise UserError(f"{listed(sources)} hold no question of the split {split!r}. Choose another one.")
+    return list(found.values())
+
+
+def _rows(source: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Id and content of every question of a source that may belong to the split."""
+    path = Path(source).expanduser()
+    if not path.is_file() or path.suffix == ".parquet":
+        from llama_adapter.evaluation.scienceqa.hub import hub_rows
+
+        yield from ((str(number), row) for number, row in enumerate(hub_rows(source, split)))
+        return
+    content = read_json(path)
+    rows = list(content.items()) if isinstance(content, dict) else list(enumerate(content, start=1))
+    for key, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{source}: problem {key} is {str(row)[:60]!r}. Use an object.")
+        if row.get("split") in (None, split):
+            pid = key if isinstance(content, dict) else row.get("pid", row.get("id", key))
+            yield str(pid), row
+
+
+def _split_ids(path: str, split: str) -> list[str]:
+    """The ids of one part."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get(split), list):
+        known = listed(content) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: there is no split {split!r}. Use one of {known}.")
+    return [str(pid) for pid in content[split]]
+
+
+def _problem(pid: str, row: dict[str, Any], images: Path, split: str, source: str) -> Problem:
+    """One question from its record."""
+    place = f"{source}: problem {pid}"
+    choices, answer = row.get("choices"), row.get("answer")
+    if not isinstance(row.get("question"), str) or not isinstance(choices, list) or len(choices) < 2:
+        raise UserError(f"{place}: {str(row)[:80]!r} is no question. Add question and two or more choices.")
+    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+        raise UserError(
+            f"{place}: answer is {answer!r} for {len(choices)} choices. Use the index of one, from 0."
+        )
+    image = row.get("image")
+    return Problem(
+        id=pid,
+        question=row["question"],
+        choices=[str(choice) for choice in choices],
+        answer=answer,
+        hint=row.get("hint") or "",
+        has_image=bool(image),
+        image=_image_file(image, pid, images, split),
+        subject=row.get("subject"),
+        grade=_grade(row.get("grade"), place),
+        lecture=row.get("lecture") or "",
+        solution=row.get("solution") or "",
+    )
+
+
+def _image_file(image: Any, pid: str, images: Path, split: str) -> str | None:
+    """Where a picture is: beside the questions, or in the official folder, one folder per question."""
+    if not isinstance(image, str) or not image:
+        return None
+    places = [images / image, images / split / pid / image, images / pid / image, images / Path(image).name]
+    return str(next((place for place in places if place.is_file()), places[0]))
+
+
+def _grade(grade: Any, place: str) -> int | None:
+    """`grade7` -> 7."""
+    if grade is None:
+        return None
+    text = str(grade).removeprefix("grade")
+    if not text.isdigit() or not 1 <= int(text) <= 12:
+        raise UserError(f"{place}: grade is {grade!r}. Use grade1 to grade12.")
+    return int(text)

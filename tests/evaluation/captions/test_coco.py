@@ -1,0 +1,67 @@
+import pytest
+
+from llama_adapter.errors import UserError
+from llama_adapter.evaluation.captions.coco import Captioned, read_references
+
+
+def karpathy(*splits):
+    images = [
+        {
+            "cocoid": 100 + number,
+            "imgid": number,
+            "split": split,
+            "filepath": "val2014",
+            "filename": f"{number}.jpg",
+            "sentences": [{"raw": f"caption {number} {part}", "tokens": []} for part in "ab"],
+        }
+        for number, split in enumerate(splits)
+    ]
+    return {"images": images, "dataset": "coco"}
+
+
+def test_karpathy_splits(save):
+    path = save("dataset_coco.json", karpathy("train", "restval", "val", "test", "train"))
+    ids = {
+        split: [item.id for item in read_references(path, split)]
+        for split in ("train", "restval", "val", "test")
+    }
+    assert ids == {"train": ["100", "104"], "restval": ["101"], "val": ["102"], "test": ["103"]}
+    assert [item.id for item in read_references(path, "trainrestval")] == ["100", "101", "104"]
+    (item,) = read_references(path, "test", "pictures")
+    assert item == Captioned("103", ["caption 3 a", "caption 3 b"], "pictures/val2014/3.jpg")
+    for split in ("dev", None):
+        with pytest.raises(UserError, match="Use one of restval, test, train, val, trainrestval"):
+            read_references(path, split)
+
+
+def test_annotation_files_collect_captions_by_image(save):
+    rows = [{"image_id": 7, "id": n, "caption": text} for n, text in enumerate(["one", "two"])]
+    content = {"images": [{"id": 7, "file_name": "7.jpg"}], "annotations": rows}
+    assert read_references(save("a.json", content), images="p") == [Captioned("7", ["one", "two"], "p/7.jpg")]
+    assert read_references(save("b.json", {"annotations": rows})) == [Captioned("7", ["one", "two"])]
+    content["images"].append({"id": 8, "file_name": "8.jpg"})
+    with pytest.raises(UserError, match="no caption for '8'. Add one"):
+        read_references(save("c.json", content))
+
+
+def test_plain_files(save):
+    expected = [Captioned("x", ["one", "two"]), Captioned("y", ["three"])]
+    assert read_references(save("a.json", {"x": ["one", "two"], "y": "three"})) == expected
+    rows = [{"id": "x", "captions": ["one", "two"]}, {"id": "y", "captions": ["three"]}]
+    assert read_references(save("b.jsonl", rows)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "split", "said"),
+    [
+        ([], None, "holds no captions"),
+        (3, None, "holds a int. Use COCO's"),
+        ([{"id": 1}], None, "none of the fields captions"),
+        (["x"], None, "record 1 is 'x'"),
+        ([{"id": 1, "captions": ["a"]}] * 2, None, "'1' come more than once"),
+        ({"x": ["a"]}, "val", "has no splits, but split is 'val'. Leave it out"),
+    ],
+)
+def test_what_is_no_reference_file_is_refused(save, content, split, said):
+    with pytest.raises(UserError, match=said):
+        read_references(save("a.json", content), split)
