@@ -15,6 +15,7 @@ MEASURES = (
     "training_step",
     "product_step",
     "epoch",
+    "batches",
     "decoding",
     "adapters_per_row",
     "prompt_attention",

@@ -36,8 +36,8 @@ WINDOW_BATCHES = 64
 """Batches' worth of rows that are sorted together."""
 
 FEWEST_WINDOWS, SMALLEST_WINDOW = 2, 8
-"""Small data are split, too, if each half makes 8 batches: sorted as a whole they would give the same batches in
-every epoch."""
+"""Small data are split, too, if each half makes 8 batches: sorted as a whole they would give the same batches
+in every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)

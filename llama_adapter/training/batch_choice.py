@@ -43,6 +43,10 @@ def check_batching(args: TrainingArguments, batching: Batching, tokens: int | No
             "their number varies. Set learning_rate instead (also with a preset), or batching=rows."
         )
     _check_host_settings(args, batching)
+    if args.dataloader_drop_last and getattr(args, "preset", None) is None:
+        _log.warning(
+            "dataloader_drop_last=true has no effect with batching=%s: nothing is left over.", batching
+        )
     if getattr(args, "loss_reduction", "token") == "published":
         _log.warning(
             "loss_reduction=published takes the mean per device batch, and with batching=%s batches hold "

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer_utils import has_length
 
 from llama_adapter.data.batch_statistics import BatchStatistics, batch_statistics
 from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
@@ -111,7 +111,6 @@ class LoadingTrainer(CheckpointingTrainer):
         """
         super().__init__(*args, **kwargs)
         self.packing_collator: Callable[[list[dict[str, Any]]], dict[str, Any]] = PackingCollator()
-        self._rows_are_gathered = True
         if self.args.batching != "rows" and self.train_dataset is not None:
             _check_has_length(self.train_dataset, self.args.batching)
         if self.args.batching == "packed" and self.train_dataset is not None:
@@ -156,20 +155,6 @@ class LoadingTrainer(CheckpointingTrainer):
         rules = replace(limit, ranks=self._data_ranks, seed=None)
         return self._loader(rows, RankBatches(row_lengths(rows), rules, self._data_rank), self.data_collator)
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """The host's loop, which remembers whether rows can be gathered one by one."""
-        self._rows_are_gathered = not isinstance(dataloader.batch_sampler, RankBatches)
-        return super().evaluation_loop(
-            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-        )
-
     def get_total_train_batch_size(self, args: TrainingArguments) -> int:
         """Rows of one optimiser step over all ranks: an average where batches hold unequal numbers."""
         if self.train_batches is None:
@@ -186,7 +171,10 @@ class LoadingTrainer(CheckpointingTrainer):
             nll: summed losses of each row of this rank's batch.
             tokens: labels of each.
         """
-        if not self._rows_are_gathered:  # ranks hold unequal numbers of rows
+        loader = self.callback_handler.eval_dataloader
+        if isinstance(
+            getattr(loader, "batch_sampler", None), RankBatches
+        ):  # ranks hold unequal numbers of rows
             nll, tokens = nll.sum()[None], tokens.sum()[None]
         return self.accelerator.gather_for_metrics((nll, tokens))
 
@@ -205,10 +193,9 @@ class LoadingTrainer(CheckpointingTrainer):
         held: Any = self.eval_dataset
         rows = held if given is None else held[given] if isinstance(given, str) else given
         args = self.args
-        left_to_host = self.compute_metrics is not None or args.remove_unused_columns or splits_batches(args)
-        if left_to_host or isinstance(rows, dict) or _is_streamed(rows) or len(rows) == 0:
+        if self.compute_metrics is not None or args.remove_unused_columns or splits_batches(args):
             return None
-        return rows if "input_ids" in rows[0] and "labels" in rows[0] else None
+        return rows if _has_lengths(rows) else None
 
     def _loader(
         self,
@@ -234,6 +221,13 @@ class LoadingTrainer(CheckpointingTrainer):
 
 def _is_streamed(rows: Any) -> bool:
     return isinstance(rows, IterableDataset | StreamedDataset) or not has_length(rows)
+
+
+def _has_lengths(rows: Any) -> bool:
+    """Whether these are stored rows with tokens and labels."""
+    if isinstance(rows, dict) or _is_streamed(rows) or len(rows) == 0:
+        return False
+    return "input_ids" in rows[0] and "labels" in rows[0]
 
 
 def _check_has_length(rows: Any, batching: str) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import (
+    batches,
     decoding,
     matmul_share,
     product_step,
@@ -95,8 +96,9 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("product_step", product_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("matmul_share", matmul_share.run(2, 2, tiny_base, tokens=8, size=16), tmp_path)
     write("prompt_attention", prompt_attention.run(2, 2, lengths=(3,)), tmp_path)
+    write("batches", batches.run(2, 2, tiny_base, records=9, longest=24), tmp_path)
     found = read(tmp_path)
-    assert [len(rows) for _, rows in found.values()] == [5, 1, 4, 2, 4]
+    assert [len(rows) for _, rows in found.values()] == [3, 5, 1, 4, 2, 4]
     page = render(found)
     assert all(
         name in page for name in ("peft AdaptionPrompt", "the bare base model", "## Decoding", "torch")

@@ -45,6 +45,12 @@ def test_a_preset_with_a_rate_of_its_own_keeps_its_other_values(config, caplog):
     assert "loss_reduction=published takes the mean per device batch" in caplog.text
 
 
+def test_a_setting_without_effect_is_named(config, caplog):
+    with caplog.at_level(logging.WARNING):
+        config(batching="tokens", dataloader_drop_last=True)
+    assert "dataloader_drop_last=true has no effect with batching=tokens" in caplog.text
+
+
 def test_rows_are_as_before(config):
     assert config().batching == "rows"
     assert config(preset="v1").gradient_accumulation_steps == 8
