@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.page import PAGE, render
 from benchmarks.results import read, write
 
-MEASURES = ("training_step", "decoding")
+MEASURES = ("training_step", "loss_kernel", "checkpointing", "decoding")
 """Files of this package with a ``run``."""
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import decoding, training_step
+from benchmarks import checkpointing, decoding, loss_kernel, training_step
 from benchmarks.check import unreached
 from benchmarks.page import render
 from benchmarks.ratios import bootstrap, compare
@@ -62,11 +62,27 @@ def test_the_peak_counts_what_is_held_at_once():
     assert training_step.peak_bytes(step) == pytest.approx(4 * 3000, abs=2000)
 
 
+def test_all_ways_to_compute_the_loss_agree():
+    shape = loss_kernel.Shape(name="tiny", hidden=8, vocabulary=300, positions=600)
+    found = {name: kernel() for name, kernel in loss_kernel.kernels(shape).items()}
+    for gradient in found.values():
+        torch.testing.assert_close(gradient, found["all logits"], rtol=1e-6, atol=1e-6)
+
+
 def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("training_step", training_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("decoding", decoding.run(2, 2, tiny_base, new_tokens=2), tmp_path)
+    shape = loss_kernel.Shape(name="tiny", hidden=8, vocabulary=16, positions=6)
+    write("loss_kernel", loss_kernel.run(2, 2, (shape,)), tmp_path)
+    write("checkpointing", checkpointing.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     found = read(tmp_path)
-    assert [len(rows) for _, rows in found.values()] == [4, 4]
+    ways = len(loss_kernel.kernels(shape))
+    assert {name: len(rows) for name, (_, rows) in found.items()} == {
+        "checkpointing": 3,
+        "decoding": 4,
+        "loss_kernel": ways - 1,
+        "training_step": 4,
+    }
     page = render(found)
     assert all(
         name in page for name in ("peft AdaptionPrompt", "the bare base model", "## Decoding", "torch")
