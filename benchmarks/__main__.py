@@ -14,8 +14,10 @@ from benchmarks.results import read, write
 MEASURES = (
     "training_step",
     "product_step",
-    "epoch",
+    "loss_kernel",
+    "checkpointing",
     "batches",
+    "epoch",
     "decoding",
     "adapters_per_row",
     "prompt_attention",

@@ -91,7 +91,7 @@ def training_step(model: nn.Module, rows: int, tokens: int) -> Callable[[], None
     return step
 
 
-def peak_bytes(step: Callable[[], None]) -> int:
+def peak_bytes(step: Callable[[], object]) -> int:
     """Most bytes that a step held at once beyond those before it, after one step to warm up."""
     step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

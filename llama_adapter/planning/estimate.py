@@ -90,7 +90,7 @@ def estimate(config: TrainConfig) -> Plan:
         notes.append("The base is quantised; its weights are counted unquantised.")
     cost = _try_step(model, training.per_device_train_batch_size, config.data.max_length, notes)
     saved = cost.saved_bytes if cost else None
-    if training.activation_checkpointing or training.gradient_checkpointing:
+    if training.activation_checkpointing or training.checkpointing != "none":
         saved = None
         notes.append("Saved tensors are not estimated under activation checkpointing.")
     return Plan(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from llama_adapter.errors import UserError
+from llama_adapter.training.activation_memory import CheckpointingPolicy
 from llama_adapter.training.batch_choice import Batching, check_batching
 from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
@@ -62,6 +63,13 @@ class TrainingConfig(TrainingArguments):
 
     loss_chunk_rows: int | None = None
     """Labelled tokens whose logits are there at once; None takes the measured default."""
+
+    checkpointing: CheckpointingPolicy = "none"
+    """What is computed again in the backward pass instead of kept. ``selective``: outputs of the MLPs'
+    activation functions. ``mlp``: the MLPs. ``layer``: layers, as ``activation_checkpointing`` does."""
+
+    checkpointing_every: int = 1
+    """Checkpoint only one of this many layers."""
 
     weight_decay_rule: Literal["published", "transformers"] = "published"
     """Which tensors ``weight_decay`` touches. ``published``: those with two or more dimensions (prompts,

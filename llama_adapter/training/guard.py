@@ -1,7 +1,9 @@
 """The non-finite guard: a loss or gradient that is nan or inf stops the run and names its records.
 
 What is unusual: losses are known per token, so only the records that went wrong are named; if all did, the
-weights are at fault. It knows record ids as the collator gives them (``file:line``), nothing of the model.
+weights are at fault. With fp16 a gradient that overflows is no error: its scaler skips the step and scales
+less. Only when that does not help is it one. It knows record ids as the collator gives them (``file:line``),
+nothing of the model.
 """
 
 from dataclasses import dataclass
@@ -13,6 +15,14 @@ from torch import Tensor
 from llama_adapter.errors import UserError
 
 _SHOWN = 8
+
+SKIPPED_STEPS = 20
+"""Steps in a row that fp16's scaler may skip. It starts at 2^16 and halves with each, so that 16 take it to
+1, where gradients are not scaled at all; a run that needs more has no finite gradient."""
+
+SMALLEST_SCALE = 2.0**-10
+"""The scale below which a run is over although single steps succeed: its gradients are larger than fp16's
+largest number a thousand times over."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,44 @@ def check_gradient(norm: float, record_ids: list[str], moment: Moment) -> None:
         f"The gradient norm became {norm} in step {moment.step}, whose records are {named}. "
         f"Try to {_advice(moment)}"
     )
+
+
+class ScalerWatch:
+    """Follows the gradient scaler of a run in fp16.
+
+    A step that was skipped shows in a smaller scale; accelerate does not notice it with fused optimizers.
+    """
+
+    def __init__(self, scale: float) -> None:
+        """Begin a run.
+
+        Args:
+            scale: What losses are multiplied by.
+        """
+        self._scale = scale
+        self._in_a_row = 0
+
+    def check(self, scale: float, record_ids: list[str], moment: Moment) -> None:
+        """Stop when scaling less does not lead to finite gradients.
+
+        Args:
+            scale: The scale after the optimiser step just done.
+            record_ids: Records of the step on this rank.
+            moment: Where the run stands.
+
+        Raises:
+            UserError: Names the records, and what to try.
+        """
+        self._in_a_row = self._in_a_row + 1 if scale < self._scale else 0
+        self._scale = scale
+        if self._in_a_row < SKIPPED_STEPS and scale >= SMALLEST_SCALE:
+            return
+        named = _list(record_ids) if record_ids else "(the collator gives no record_id)"
+        raise UserError(
+            f"The gradients overflow in fp16: {self._in_a_row} steps in a row were skipped, up to step "
+            f"{moment.step}, whose records are {named}; the loss scale is down to {scale:.3g}. "
+            f"Try to {_advice(moment)}"
+        )
 
 
 def _advice(moment: Moment) -> str:

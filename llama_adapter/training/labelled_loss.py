@@ -35,7 +35,12 @@ _log = logging.getLogger(__name__)
 LossKernel: TypeAlias = Literal["auto", "chunked", "torch", "narrowed"]
 
 CHUNK_ROWS = 128
-"""Labelled positions whose logits are there at once."""
+"""Labelled positions whose logits are there at once, on the CPU: half the memory of 256 at the same speed,
+and 1.3 to 2 times as fast as 64 and 32 (benchmarks/loss_kernel.py)."""
+
+GPU_CHUNK_ROWS = 1024
+"""Likewise on other devices, not measured: a chunk reads the whole head, and a GPU needs some hundred rows to
+have more to compute than to read."""
 
 _PROBE_RANGE = 100.0
 """The ramp that stands in for logits goes from minus to plus this; caps in use are at 15 to 50."""
@@ -56,13 +61,13 @@ class LabelledLoss:
         Args:
             kernel: ``chunked``; ``torch`` for torch's own ``linear_cross_entropy``; ``narrowed`` for the
                 logits of all labelled positions at once; ``auto`` chooses.
-            chunk_rows: Rows of a chunk; None for :data:`CHUNK_ROWS`.
+            chunk_rows: Rows of a chunk; None for :data:`CHUNK_ROWS` or, off the CPU, :data:`GPU_CHUNK_ROWS`.
             compiled: Whether ``torch.compile`` runs the model; the head then stays outside of its graph.
             trusted: Whether to leave out the comparison in the first pass, where tensors have no content.
         """
         # "auto" is the chunked one: measured on the CPU (benchmarks/loss_kernel.py), assumed on CUDA.
         self.kernel = "chunked" if kernel == "auto" else kernel
-        self.chunk_rows = chunk_rows or CHUNK_ROWS
+        self._chunk_rows = chunk_rows
         self._compiled = compiled
         self._verified = trusted
         self._head_trains_unseen: bool | None = None
@@ -138,6 +143,10 @@ class LabelledLoss:
             return current.take(hidden, head_forward)
 
         return torch.compiler.disable(forward) if self._compiled else forward
+
+    def chunk_rows(self, device: torch.device) -> int:
+        """Rows of a chunk on a device."""
+        return self._chunk_rows or (CHUNK_ROWS if device.type == "cpu" else GPU_CHUNK_ROWS)
 
     @property
     def verifies(self) -> bool:
@@ -221,7 +230,7 @@ class _Pass:
             selected,
             self.positions.targets.to(hidden.device),
             logits_of,
-            self._settings.chunk_rows,
+            self._settings.chunk_rows(hidden.device),
             self._label_smoothing,
             self._settings.head_trains(self._head, head_forward, hidden),
         )
@@ -242,7 +251,7 @@ class _Pass:
             selected, weight = selected.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         options = torch.nn.LinearCrossEntropyOptions(
-            batch_chunk_size=self._settings.chunk_rows, chunking_method=None
+            batch_chunk_size=self._settings.chunk_rows(selected.device), chunking_method=None
         )
         targets = self.positions.targets.to(selected.device)
         losses: Tensor = kernel(

@@ -52,8 +52,20 @@ def check_checkpointing(args: TrainingArguments) -> None:
     """Make activation checkpointing non-reentrant; the other form needs inputs with gradients.
 
     Raises:
-        UserError: When the reentrant form was asked for.
+        UserError: When the reentrant form was asked for, or two ways of checkpointing.
     """
+    policy = getattr(args, "checkpointing", "none")
+    by_fsdp = isinstance(args.fsdp_config, dict) and args.fsdp_config.get("activation_checkpointing")
+    if policy != "none" and (args.activation_checkpointing or by_fsdp):
+        raise UserError(
+            f"checkpointing={policy!r} and activation_checkpointing were both asked for. "
+            "Use one of them; checkpointing=layer is the same as activation_checkpointing=true."
+        )
+    every = getattr(args, "checkpointing_every", 1)
+    if every < 1:
+        raise UserError(
+            f"checkpointing_every={every} is no number of layers. Use 1 for every layer, 2 for every second."
+        )
     if not args.activation_checkpointing:
         return
     asked = args.activation_checkpointing_kwargs

@@ -8,8 +8,9 @@ that a change there is noticed before it changes a result. The trainer knows a m
 (``logits``, maybe ``aux_loss``) and the names of its inputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -22,10 +23,11 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from llama_adapter.errors import UserError
+from llama_adapter.training.activation_memory import apply_checkpointing
 from llama_adapter.training.callbacks import JsonlLog, LoopHooks, ProgressBar
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.decay import published_decay_names
-from llama_adapter.training.guard import Moment, check_gradient, check_losses
+from llama_adapter.training.guard import Moment, ScalerWatch, check_gradient, check_losses
 from llama_adapter.training.labelled_loss import LabelledLoss
 from llama_adapter.training.loading import LoadingTrainer
 from llama_adapter.training.loss import LabelledPositions, labelled_count
@@ -111,8 +113,10 @@ class Trainer(LoadingTrainer):
         self._flops = training_flops(self.unwrapped)
         self._likelihood = AnswerLikelihood()
         self._loss = LabelledLoss(self.args.loss_kernel, self.args.loss_chunk_rows, self.args.torch_compile)
+        self._undo_checkpointing: Callable[[], None] = lambda: None
         self._step_tokens = (0, 0, 0)
         self._step_records: list[str] = []
+        self._scaler_watch: ScalerWatch | None = None
         self._batches_per_epoch: int | None = None
         self._bar = ProgressBar(self.console)
         self._set_callbacks()
@@ -209,7 +213,8 @@ class Trainer(LoadingTrainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient norm, which also stops the run when it is not finite.
 
-        fp16 is left to its gradient scaler, which expects overflows and skips the step.
+        fp16 is left to its gradient scaler, which expects overflows and skips the step; whether it goes on
+        skipping is watched at the end of the step.
         """
         norm = super()._get_grad_norm(model, grad_norm)
         if self.args.stop_on_non_finite and self.args.mixed_precision != "fp16":
@@ -337,6 +342,7 @@ class Trainer(LoadingTrainer):
         try:
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:
+            self._undo_checkpointing()
             self._loss.close()
             self._bar.close()
 
@@ -367,16 +373,24 @@ class Trainer(LoadingTrainer):
         self.add_callback(LoopHooks(self._begin, self._finish_step))
 
     def _begin(self) -> None:
-        """Undo what transformers and peft do for reentrant checkpointing.
+        """Set up what lasts for one training, and undo what reentrant checkpointing would need.
 
-        Both make the embeddings' output require gradients, so that frozen layers below the first adapter are
-        recorded.
+        For that transformers and peft make the embeddings' output require gradients, so that frozen layers
+        below the first adapter are recorded.
         """
+        scaler = self.accelerator.scaler if self.args.stop_on_non_finite else None
+        self._scaler_watch = None if scaler is None else ScalerWatch(scaler.get_scale())
+        self._undo_checkpointing = apply_checkpointing(
+            self.unwrapped, self.args.checkpointing, self.args.checkpointing_every
+        )
         disable = getattr(self.unwrapped, "disable_input_require_grads", None)
         if self.args.activation_checkpointing and disable is not None:
             disable()
 
     def _finish_step(self) -> None:
+        if self._scaler_watch is not None:
+            moment = replace(self._moment(), step=self.state.global_step)  # which counts this step already
+            self._scaler_watch.check(self.accelerator.scaler.get_scale(), self._step_records, moment)
         tokens, labelled, padded = self._step_tokens
         flops = self._flops.of(tokens, labelled)
         self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import (
+    adapters_per_row,
     batches,
+    checkpointing,
     decoding,
+    loss_kernel,
     matmul_share,
     product_step,
     prompt_attention,
@@ -90,6 +93,13 @@ def test_the_peak_counts_what_is_held_at_once():
     assert training_step.peak_bytes(step) == pytest.approx(4 * 3000, abs=2000)
 
 
+def test_all_ways_to_compute_the_loss_agree():
+    shape = loss_kernel.Shape(name="tiny", hidden=8, vocabulary=300, positions=600)
+    found = {name: kernel() for name, kernel in loss_kernel.kernels(shape).items()}
+    for gradient in found.values():
+        torch.testing.assert_close(gradient, found["all logits"], rtol=1e-6, atol=1e-6)
+
+
 def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("training_step", training_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("decoding", decoding.run(2, 2, tiny_base, new_tokens=2), tmp_path)
@@ -97,8 +107,22 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("matmul_share", matmul_share.run(2, 2, tiny_base, tokens=8, size=16), tmp_path)
     write("prompt_attention", prompt_attention.run(2, 2, lengths=(3,)), tmp_path)
     write("batches", batches.run(2, 2, tiny_base, records=9, longest=24), tmp_path)
+    shape = loss_kernel.Shape(name="tiny", hidden=8, vocabulary=16, positions=6)
+    write("loss_kernel", loss_kernel.run(2, 2, (shape,)), tmp_path)
+    write("checkpointing", checkpointing.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
+    write("adapters_per_row", adapters_per_row.run(2, 2, tiny_base, new_tokens=3), tmp_path)
     found = read(tmp_path)
-    assert [len(rows) for _, rows in found.values()] == [3, 5, 1, 4, 2, 4]
+    assert {name: len(rows) for name, (_, rows) in found.items()} == {
+        "adapters_per_row": 1,
+        "batches": 3,
+        "checkpointing": 3,
+        "decoding": 5,
+        "loss_kernel": len(loss_kernel.kernels(shape)) - 1,
+        "matmul_share": 1,
+        "product_step": 4,
+        "prompt_attention": 2,
+        "training_step": 4,
+    }
     page = render(found)
     assert all(
         name in page for name in ("peft AdaptionPrompt", "the bare base model", "## Decoding", "torch")

@@ -67,6 +67,14 @@ def test_reentrant_checkpointing(config):
     assert text.activation_checkpointing_kwargs == {"use_reentrant": False}
 
 
+def test_two_ways_of_checkpointing(config):
+    with pytest.raises(UserError, match="'mlp' and activation_checkpointing were both asked for. Use one"):
+        config(activation_checkpointing=True, checkpointing="mlp", use_cpu=True)
+    with pytest.raises(UserError, match="checkpointing_every=0 is no number of layers. Use 1"):
+        config(checkpointing="mlp", checkpointing_every=0, use_cpu=True)
+    assert config(checkpointing="selective", use_cpu=True).checkpointing == "selective"
+
+
 def test_batch_size_search_and_a_rate_per_256_rows(config):
     with pytest.raises(UserError, match="auto_find_batch_size=True changes the rows per step"):
         config(auto_find_batch_size=True, base_learning_rate=1e-3, use_cpu=True)

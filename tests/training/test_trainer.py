@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from llama_adapter.errors import UserError
 from llama_adapter.training import Trainer
+from llama_adapter.training.guard import SKIPPED_STEPS
 from llama_adapter.training.loading import LoadingTrainer
 from llama_adapter.training.saving import CheckpointingTrainer
 from llama_adapter.training.trainer import OVERRIDDEN, PRIVATE_ATTRIBUTES
@@ -26,6 +27,16 @@ class Gradients(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         self.steps.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+
+class Weights(TrainerCallback):
+    """Keeps the trained weights after every optimiser step."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.steps.append(trainable(model))
 
 
 def gradients_of(trainer):
@@ -240,6 +251,59 @@ def test_activation_checkpointing_gives_the_same_gradients_without_recording_bel
     assert needs_grad[0] is False
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient)
+
+
+@pytest.mark.parametrize("policy", ["selective", "mlp", "layer"])
+def test_a_checkpointing_policy_gives_the_same_run_and_is_taken_back(trainer, records, adapted, policy):
+    rows = records(4)
+    common = {"train": rows, "per_device_train_batch_size": 4, "max_steps": 3}
+    expected = gradients_of(trainer(model=adapted(dropout=0.3), folder="plain", **common))
+    made = trainer(model=adapted(dropout=0.3), folder="checkpointed", checkpointing=policy, **common)
+    found = gradients_of(made)
+    for before, after in zip(expected, found, strict=True):
+        assert all(torch.equal(after[name], gradient) for name, gradient in before.items())
+    modules = list(made.model.modules())
+    assert not any("forward" in module.__dict__ for module in modules)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in modules)
+
+
+@pytest.mark.parametrize("kernel", ["chunked", "narrowed", "torch"])
+def test_a_loss_kernel_is_chosen_by_name(trainer, records, collator, kernel):
+    rows = records(4)
+    made = trainer(train=rows, loss_kernel=kernel, loss_chunk_rows=3)
+    loss = made.compute_loss(made.model.eval(), collator(rows), num_items_in_batch=labelled(rows))
+    textbook = plain_losses(made.model, rows, collator).sum() / labelled(rows)
+    assert loss.item() == pytest.approx(textbook.item(), rel=1e-6)
+
+
+def in_fp16(made, overflowing_steps):
+    """Give a trainer on the CPU what fp16 has on a GPU, a gradient scaler, and gradients that overflow."""
+    made.args.mixed_precision = "fp16"
+    made.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    left = iter(range(overflowing_steps))
+    parameter = next(p for p in made.model.parameters() if p.requires_grad)
+    parameter.register_hook(lambda gradient: gradient if next(left, None) is None else gradient * math.inf)
+    return made
+
+
+def test_fp16_steps_that_overflow_are_skipped(trainer):
+    made = in_fp16(trainer(max_steps=6), overflowing_steps=3)
+    start, weights = trainable(made.model), []
+    made.add_callback(Weights(weights))
+    made.train()
+    assert made.accelerator.scaler.get_scale() == 2.0**13
+    unchanged = [all(torch.equal(start[name], value) for name, value in step.items()) for step in weights]
+    assert unchanged == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+def test_fp16_steps_that_overflow_at_any_scale_stop_the_run(trainer, optim):
+    made = in_fp16(trainer(max_steps=SKIPPED_STEPS + 5, optim=optim), overflowing_steps=100)
+    before = trainable(made.model)
+    message = rf"{SKIPPED_STEPS} steps in a row were skipped, up to step {SKIPPED_STEPS}, whose records are t"
+    with pytest.raises(UserError, match=message):
+        made.train()
+    assert all(torch.equal(before[name], value) for name, value in trainable(made.model).items())
 
 
 def test_throughput_counts_tokens_without_padding_and_labels(trainer, records):

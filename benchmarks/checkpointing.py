@@ -1,0 +1,62 @@
+"""A training step under every checkpointing policy: its time, and what it needs at its peak beyond the weights."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from torch import nn
+
+from benchmarks.ratios import compare
+from benchmarks.results import Row
+from benchmarks.subjects import ZERO_INIT, load_adapted
+from benchmarks.training_step import ROWS, TOKENS, peak_bytes, training_step
+from llama_adapter.demo.base_model import DEFAULT_FOLDER
+from llama_adapter.training.activation_memory import CheckpointingPolicy, apply_checkpointing
+
+
+def run(
+    minimum: int = 7, maximum: int = 7, folder: Path = DEFAULT_FOLDER, rows: int = ROWS, tokens: int = TOKENS
+) -> list[Row]:
+    """Compare every policy with none.
+
+    Args:
+        minimum: pairs of steps at least.
+        maximum: pairs at most; nothing here has a target.
+        folder: the base model.
+        rows: of the batch.
+        tokens: of each row.
+    """
+    model = load_adapted(ZERO_INIT, folder).train()
+    step = training_step(model, rows, tokens)
+    policies: tuple[CheckpointingPolicy, ...] = get_args(CheckpointingPolicy)
+    steps = {policy: partial(_under, model, policy, step) for policy in policies}
+    peaks = {policy: peak_bytes(steps[policy]) for policy in policies}
+    table = []
+    for policy in policies[1:]:
+        ratio, mine, plain = compare(steps[policy], steps["none"], None, minimum, maximum)
+        table.append(
+            Row(
+                measure=f"training step, checkpointing={policy}: times faster",
+                against="checkpointing=none",
+                value=ratio.median,
+                low=ratio.low,
+                high=ratio.high,
+                pairs=ratio.pairs,
+                facts={
+                    "seconds": mine,
+                    "seconds of the other": plain,
+                    "peak bytes": peaks[policy],
+                    "peak bytes of the other": peaks["none"],
+                    "batch": f"{rows} x {tokens}",
+                },
+            )
+        )
+    return table
+
+
+def _under(model: nn.Module, policy: CheckpointingPolicy, step: Callable[[], None]) -> None:
+    """A step under a policy."""
+    undo = apply_checkpointing(model, policy)
+    step()
+    undo()
