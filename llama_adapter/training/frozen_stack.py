@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from llama_adapter.adapters.structure import find_layer_stack
 from llama_adapter.errors import UserError
+from llama_adapter.quantization import weight_count
 
 _MOVING_ROTARY = ("dynamic", "longrope")
 """Rotary embeddings whose angles depend on the longest row of the batch."""
@@ -70,7 +71,7 @@ class FrozenStack:
     @property
     def weights_below(self) -> int:
         """Number of weights of the layers below the first trained one."""
-        return sum(parameter.numel() for layer in self.below for parameter in layer.parameters())
+        return sum(weight_count(parameter) for layer in self.below for parameter in layer.parameters())
 
     def lower_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Frozen weights and buffers outside the trained layers and those above them."""
