@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -104,19 +105,23 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
             was asked for is not active.
     """
     check_base(config.name_or_path)
-    backend = None
+    backend, dtype = None, _DTYPES.get(config.dtype, config.dtype)
     if config.quantization != "none":
         on_gpu = torch.cuda.is_available()
         backend = choose_backend(config.quantization, config.quantization_backend, on_gpu)
     try:
+        quantised = {}
+        if backend is not None:
+            settings = quantization_config(config.quantization, backend, _saved_config(config), dtype)
+            quantised["quantization_config"] = settings
         model = AutoModelForCausalLM.from_pretrained(
             config.name_or_path,
-            dtype=_DTYPES.get(config.dtype, config.dtype),
+            dtype=dtype,
             attn_implementation=config.attn_implementation,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             device_map=config.device_map,
-            **({} if backend is None else {"quantization_config": _quantization(config, backend)}),
+            **quantised,
         )
     except (OSError, ValueError, ImportError) as error:
         if isinstance(error, UserError):
@@ -320,23 +325,10 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
     return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
 
 
-def _quantization(config: BaseModelConfig, backend: str) -> Any:
-    """What ``from_pretrained`` needs to know to quantise; 4-bit weights compute in the base's own dtype.
-
-    Raises:
-        UserError: When the weights are quantised already.
-    """
-    saved = AutoConfig.from_pretrained(
+def _saved_config(config: BaseModelConfig) -> PretrainedConfig:
+    return AutoConfig.from_pretrained(
         config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
-    if getattr(saved, "quantization_config", None) is not None:
-        raise UserError(
-            f"base.quantization={config.quantization!r} was asked for, but {config.name_or_path!r} is saved "
-            "quantised. Set base.quantization to none to use it as it is."
-        )
-    name = _DTYPES.get(config.dtype, config.dtype)
-    dtype = getattr(saved, "dtype", None) if name == "auto" else getattr(torch, name)
-    return quantization_config(config.quantization, backend, dtype or torch.float32)
 
 
 def _check_attention(model: PreTrainedModel, config: BaseModelConfig) -> None:

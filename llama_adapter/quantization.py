@@ -76,14 +76,24 @@ def choose_backend(kind: Quantization, asked: QuantizationBackend, on_gpu: bool)
     return backend
 
 
-def quantization_config(kind: Quantization, backend: str, compute_dtype: torch.dtype) -> Any:
-    """The settings object that ``from_pretrained`` takes.
+def quantization_config(kind: Quantization, backend: str, saved: Any, dtype: str) -> Any:
+    """The settings object that ``from_pretrained`` takes; 4-bit weights compute in the base's dtype.
 
     Args:
         kind: anything but ``none``.
         backend: one that offers it.
-        compute_dtype: of the matrix products; what 4-bit weights are unpacked to.
+        saved: the base's configuration.
+        dtype: that it is loaded in; ``auto`` for the saved one.
+
+    Raises:
+        UserError: the base is saved quantised.
     """
+    if getattr(saved, "quantization_config", None) is not None:
+        raise UserError(
+            f"base.quantization={kind!r} was asked for, but {saved.name_or_path!r} is saved quantised. "
+            "Set base.quantization to none to use it as it is."
+        )
+    compute_dtype = getattr(saved, "dtype", None) if dtype == "auto" else getattr(torch, dtype)
     if backend == "bitsandbytes":
         from transformers import BitsAndBytesConfig
 
@@ -93,7 +103,7 @@ def quantization_config(kind: Quantization, backend: str, compute_dtype: torch.d
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute_dtype,
+            bnb_4bit_compute_dtype=compute_dtype or torch.float32,
         )
     from torchao import quantization as torchao
     from transformers import TorchAoConfig

@@ -214,14 +214,18 @@ def test_a_missing_library_names_the_pip_line(monkeypatch):
         quantization.choose_backend("nf4", "auto", False)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_settings_of_bitsandbytes(dtype):
+@pytest.mark.parametrize(
+    ("saved", "dtype", "computing"),
+    [("float32", "auto", "float32"), ("bfloat16", "auto", "bfloat16"), ("float32", "bfloat16", "bfloat16")],
+)
+def test_settings_of_bitsandbytes(saved, dtype, computing):
     pytest.importorskip("bitsandbytes")
-    four = quantization.quantization_config("nf4", "bitsandbytes", dtype)
+    config = LlamaConfig(dtype=saved)
+    four = quantization.quantization_config("nf4", "bitsandbytes", config, dtype)
     assert four.load_in_4bit
     assert (four.bnb_4bit_quant_type, four.bnb_4bit_use_double_quant) == ("nf4", True)
-    assert four.bnb_4bit_compute_dtype == dtype
-    assert quantization.quantization_config("int8", "bitsandbytes", dtype).load_in_8bit
+    assert four.bnb_4bit_compute_dtype == getattr(torch, computing)
+    assert quantization.quantization_config("int8", "bitsandbytes", config, dtype).load_in_8bit
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_settings_of_bitsandbytes(dtype):
 )
 def test_settings_of_torchao(kind, name):
     pytest.importorskip("torchao")
-    config = quantization.quantization_config(kind, "torchao", torch.float32)
+    config = quantization.quantization_config(kind, "torchao", LlamaConfig(), "auto")
     assert type(config.quant_type).__name__ == name
 
 

@@ -10,43 +10,29 @@ besides tokens is part of the store's identity. When it pays is not decided here
 Dimensions: B rows, T tokens, H hidden size.
 """
 
-import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 
 from llama_adapter.data.identity import json_digest, weights_digest
 from llama_adapter.data.tensor_store import DTYPES, TensorStore
 from llama_adapter.errors import UserError
+from llama_adapter.training.batch_records import Span, find_records, token_ids
 from llama_adapter.training.frozen_stack import FrozenStack
 
 _log = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3
 _UNRELATED = ("_name_or_path", "transformers_version", "use_cache", "base_model_name_or_path")
-
-
-class Span(NamedTuple):
-    """One record in a batch."""
-
-    key: bytes
-    """Hash of its tokens."""
-    row: int
-    """Row of the batch."""
-    start: int
-    """Its first token."""
-    stop: int
-    """Behind its last token."""
 
 
 @dataclass
@@ -143,22 +129,24 @@ class LowerLayers:
         self._states, self._spans = None, []
         if self._given_up:
             return
-        spans = _spans(decoder, args, kwargs)
+        spans = find_records(decoder, args, kwargs)
         if isinstance(spans, str):
             self._give_up(f"The lower layers of this batch cannot be cached: {spans}.")
             return
         if any(span.key not in self.store for span in spans):
             self.store.refresh()  # another process may have been here
-        ids: Tensor = args[0] if args else kwargs["input_ids"]
-        self._states = self._assembled(spans, ids)
-        known = self._states is not None
         self._spans = spans
+        self._states = self._assembled(spans, token_ids(args, kwargs))
+        self._count(known=self._states is not None)
+        if self._states is None and not self._verified:
+            self._random = _random_states(token_ids(args, kwargs).device)
+
+    def _count(self, known: bool) -> None:
+        """Count the records of a batch."""
         if known:
-            self._skipped_tokens += sum(span.stop - span.start for span in spans)
-        elif not self._verified:
-            self._random = _random_states(ids.device)
+            self._skipped_tokens += sum(span.stop - span.start for span in self._spans)
         for hits in (self.total, self._window):
-            hits.add(len(spans) if known else 0, len(spans))
+            hits.add(len(self._spans) if known else 0, len(self._spans))
 
     def _end(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Forward hook of the decoder: the first batch that was kept is computed again from what was kept."""
@@ -166,7 +154,7 @@ class LowerLayers:
         self._states, self._spans = None, []
         if self._verified or not filled:
             return
-        self._states = self._assembled(spans, args[0] if args else kwargs["input_ids"])
+        self._states = self._assembled(spans, token_ids(args, kwargs))
         if self._states is None:  # given up, or values are not finite
             return
         self._verified = True
@@ -240,58 +228,6 @@ def _identity(stack: FrozenStack, precision: str, device: torch.device) -> dict[
         "device": device.type,
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
-
-
-def _spans(decoder: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Span] | str:
-    """The records of a batch by the decoder's inputs, or why they cannot be told apart."""
-    given = {name: value for name, value in kwargs.items() if value is not None}
-    ids = args[0] if args else given.pop("input_ids", None)
-    mask, positions = given.pop("attention_mask", None), given.pop("position_ids", None)
-    if not isinstance(ids, Tensor):
-        return f"{type(decoder).__name__} got no input_ids"
-    unknown = [name for name, value in given.items() if isinstance(value, Tensor)]
-    unknown += [name for name, value in given.items() if isinstance(value, Cache) and value.get_seq_length()]
-    if unknown or len(args) > 1:
-        return f"{type(decoder).__name__} also got {unknown or 'positional inputs'}"
-    if mask is not None and (mask.dim() != 2 or bool((mask[:, 1:] > mask[:, :-1]).any())):
-        return f"the attention mask of shape {tuple(mask.shape)} is not one of rows padded on the right"
-    if mask is None and positions is not None:
-        spans = _packed(ids, positions)
-        if len(spans) == len(ids) or isinstance(spans, str):
-            return spans
-        asked = kwargs.get("use_cache")
-        # transformers keeps packed records apart only without a cache of keys and values
-        with_cache = getattr(decoder.config, "use_cache", False) if asked is None else asked
-        return "packed records meet use_cache=True" if with_cache else spans
-    if positions is not None and not _counts_up(positions):
-        return "position_ids do not count from 0"
-    lengths = [ids.shape[1]] * ids.shape[0] if mask is None else mask.sum(1).tolist()
-    on_cpu = ids.cpu()
-    return [_span(on_cpu, row, 0, length) for row, length in enumerate(lengths) if length]
-
-
-def _packed(ids: Int[Tensor, "B T"], positions: Int[Tensor, "rows T"]) -> list[Span] | str:
-    """The records of rows that hold several, each counted from 0."""
-    on_cpu, positions = ids.cpu(), positions.cpu().expand(ids.shape[0], -1)
-    spans = list[Span]()
-    for row, counted in enumerate(positions):
-        starts = [*(counted == 0).nonzero()[:, 0].tolist(), len(counted)]
-        if starts[0] != 0 or any(
-            not _counts_up(counted[start:stop][None]) for start, stop in zip(starts, starts[1:], strict=False)
-        ):
-            return "position_ids do not count from 0 in every record"
-        spans += [_span(on_cpu, row, *pair) for pair in zip(starts, starts[1:], strict=False)]
-    return spans
-
-
-def _span(ids: Int[Tensor, "B T"], row: int, start: int, stop: int) -> Span:
-    tokens = ids[row, start:stop].to(torch.int32).contiguous()
-    return Span(hashlib.sha256(tokens.numpy().data).digest(), row, start, stop)
-
-
-def _counts_up(positions: Int[Tensor, "rows T"]) -> bool:
-    """Whether every row is 0, 1, 2, ..."""
-    return bool((positions == torch.arange(positions.shape[1], device=positions.device)).all())
 
 
 def _difference(
