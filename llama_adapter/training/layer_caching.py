@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
+from llama_adapter.data.lengths import row_lengths
 from llama_adapter.data.tensor_store import readable_bytes
 from llama_adapter.errors import UserError
 from llama_adapter.training.config import TrainingConfig
@@ -31,7 +32,6 @@ from llama_adapter.training.metrics import GIB, peak_flops
 
 _log = logging.getLogger(__name__)
 
-_SAMPLED_ROWS = 1000
 _UTILISATION = 0.4
 """Share of a GPU's peak that a forward pass is taken to reach."""
 
@@ -175,17 +175,14 @@ class LayerCachingTrainer(LoadingTrainer):
         )
 
     def _tokens(self) -> int | None:
-        """Tokens of the training data, from the first thousand rows; None for streamed data."""
+        """Tokens of the training data; None for streamed data."""
         rows: Any = self.train_dataset
-        count = len(rows) if has_length(rows) else 0
-        if not count:
-            return None
-        lengths = [len(rows[index]["input_ids"]) for index in range(min(count, _SAMPLED_ROWS))]
-        return round(sum(lengths) / len(lengths) * count)
+        return int(row_lengths(rows).sum()) if has_length(rows) and len(rows) else None
 
     def _epochs(self) -> float | None:
         """How often each record is seen."""
         if self.args.max_steps <= 0:
             return float(self.args.num_train_epochs)
-        data: Any = self.train_dataset
-        return self.args.max_steps * self.args.rows_per_step / len(data) if has_length(data) else None
+        rows: Any = self.train_dataset
+        seen = self.args.max_steps * self.get_total_train_batch_size(self.args)
+        return seen / len(rows) if has_length(rows) and len(rows) else None

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from llama_adapter.data.identity import json_digest, weights_digest
 from llama_adapter.data.tensor_store import DTYPES, TensorStore
 from llama_adapter.errors import UserError
 from llama_adapter.training.batch_records import Span, find_records, token_ids
+from llama_adapter.training.forwards import Forward, replace_forward
 from llama_adapter.training.frozen_stack import FrozenStack
 
 _log = logging.getLogger(__name__)
@@ -96,23 +98,22 @@ class LowerLayers:
             self.stack.decoder.register_forward_pre_hook(self._begin, with_kwargs=True),
             self.stack.decoder.register_forward_hook(self._end, with_kwargs=True),
         ]
-        before = [vars(layer).get("forward") for layer in self.stack.below]
-        for layer in self.stack.below:
-            layer.forward = self._replacement(layer, layer.forward)
+        last = self.stack.below[-1]
+        undo = [
+            replace_forward(layer, partial(self._replacement, is_last=layer is last))
+            for layer in self.stack.below
+        ]
         try:
             yield
         finally:
-            for layer, own in zip(self.stack.below, before, strict=True):
-                del layer.forward
-                if own is not None:  # accelerate, for one, puts its own there
-                    layer.forward = own
+            for take_back in undo:
+                take_back()
             for handle in handles:
                 handle.remove()
             self._states, self._spans = None, []
 
-    def _replacement(self, layer: nn.Module, compute: Any) -> Any:
+    def _replacement(self, compute: Forward, is_last: bool) -> Forward:
         """The forward of one lower layer while attached."""
-        is_last = layer is self.stack.below[-1]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self._states is None:

@@ -135,6 +135,19 @@ def test_states_are_stored_as_they_are_computed(run, topped):
     assert losses(cached) == pytest.approx(losses(plain), rel=1e-2)
 
 
+@pytest.mark.parametrize("batching", ["tokens", "packed"])
+def test_batches_by_token_budget_find_the_records_of_other_batches(run, batching):
+    settings = {"batching": batching, "tokens_per_batch": 30}
+    run(folder="rows")[0].train()
+    plain, _ = run(cache=False, folder="plain", **settings)
+    cached, calls = run(**settings)
+    plain.train()
+    cached.train()
+    assert calls.per_epoch == [0, 0, 0]
+    assert losses(cached) == pytest.approx(losses(plain), rel=1e-6)
+    assert len(cached.lower_layers.store) == ROWS
+
+
 def test_dropout_above_sees_the_same_random_numbers(run, base_dir):
     def model():
         base = LlamaForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
