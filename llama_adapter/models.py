@@ -20,7 +20,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -105,15 +104,10 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
             was asked for is not active.
     """
     check_base(config.name_or_path)
-    backend, dtype = None, _DTYPES.get(config.dtype, config.dtype)
-    if config.quantization != "none":
-        on_gpu = torch.cuda.is_available()
-        backend = choose_backend(config.quantization, config.quantization_backend, on_gpu)
+    dtype = _DTYPES.get(config.dtype, config.dtype)
+    backend = _quantization_backend(config)
     try:
-        quantised = {}
-        if backend is not None:
-            settings = quantization_config(config.quantization, backend, _saved_config(config), dtype)
-            quantised["quantization_config"] = settings
+        quantised = {} if backend is None else _quantization(config, backend, dtype)
         model = AutoModelForCausalLM.from_pretrained(
             config.name_or_path,
             dtype=dtype,
@@ -325,10 +319,19 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
     return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
 
 
-def _saved_config(config: BaseModelConfig) -> PretrainedConfig:
-    return AutoConfig.from_pretrained(
+def _quantization_backend(config: BaseModelConfig) -> str | None:
+    """The library that quantises; None for a base that stays as it is."""
+    if config.quantization == "none":
+        return None
+    return choose_backend(config.quantization, config.quantization_backend, torch.cuda.is_available())
+
+
+def _quantization(config: BaseModelConfig, backend: str, dtype: str) -> dict[str, Any]:
+    """What ``from_pretrained`` needs to know to quantise."""
+    saved = AutoConfig.from_pretrained(
         config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
     )
+    return {"quantization_config": quantization_config(config.quantization, backend, saved, dtype)}
 
 
 def _check_attention(model: PreTrainedModel, config: BaseModelConfig) -> None:

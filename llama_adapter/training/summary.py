@@ -98,16 +98,19 @@ def end_table(trainer: Trainer, adapter: Path) -> Table:
     if "peak_memory_gib" in last:
         kind = "allocated on the GPU" if trainer.args.device.type == "cuda" else "resident, weights included"
         table.add_row("peak memory", f"{last['peak_memory_gib']:.2f} GiB {kind}")
-    if trainer.lower_layers is not None:
-        cache = trainer.lower_layers
-        table.add_row(
-            "lower layers",
-            f"skipped for {100 * cache.total.rate:.0f} % of records, "
-            f"{readable_bytes(cache.store.num_bytes)} in {cache.folder}",
-        )
+    _add_lower_layers(table, trainer)
     size = sum(file.stat().st_size for file in adapter.glob("adapter_model.*"))
     table.add_row("adapter", f"{adapter} ({size / 2**20:.2f} MiB)")
     return table
+
+
+def _add_lower_layers(table: Table, trainer: Trainer) -> None:
+    """Hits and size of the cache of the lower layers, if there is one."""
+    cache = trainer.lower_layers
+    if cache is not None:
+        size = readable_bytes(cache.store.num_bytes)
+        share = f"skipped for {100 * cache.total.rate:.0f} % of records"
+        table.add_row("lower layers", f"{share}, {size} in {cache.folder}")
 
 
 def _base(trainer: Trainer) -> nn.Module:
