@@ -1,4 +1,4 @@
-"""A training step under every checkpointing policy: its time, and what it needs at its peak beyond the weights."""
+"""A training step under every checkpointing policy: its time, and its peak of memory beyond the weights."""
 
 from collections.abc import Callable
 from functools import partial

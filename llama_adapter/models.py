@@ -13,11 +13,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from llama_adapter.errors import UserError
+from llama_adapter.quantization import (
+    Quantization,
+    QuantizationBackend,
+    choose_backend,
+    finish_loading,
+    quantization_config,
+    weight_count,
+)
 
 NOTES_NAME = "llama_adapter.json"
 _NOTES_FORMAT = 1
@@ -43,6 +58,12 @@ class BaseModelConfig:
     dtype: Literal["auto", "float32", "fp32", "bfloat16", "bf16", "float16", "fp16"] = "auto"
     """Precision of the base weights; ``auto`` keeps the one they were saved in. Adapter weights stay in
     float32."""
+
+    quantization: Quantization = "none"
+    """Keep the frozen linear maps in fewer bits: ``nf4`` (4), ``int8`` or ``fp8`` (8)."""
+
+    quantization_backend: QuantizationBackend = "auto"
+    """Library for it; ``auto``: bitsandbytes for nf4 and on GPUs, else torchao."""
 
     attn_implementation: str | None = None
     """Attention kernel: ``sdpa``, ``eager``, ``flex_attention``, ``flash_attention_2`` ...; None lets
@@ -79,25 +100,34 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
     """Load the base model, frozen, in evaluation mode.
 
     Raises:
-        UserError: When there is no such model, or it is in another format, or a kernel that was asked for is
-            not active.
+        UserError: When there is no such model, or it is in another format, or a kernel or a quantisation that
+            was asked for is not active.
     """
     check_base(config.name_or_path)
+    dtype = _DTYPES.get(config.dtype, config.dtype)
+    backend = _quantization_backend(config)
     try:
+        quantised = {} if backend is None else _quantization(config, backend, dtype)
         model = AutoModelForCausalLM.from_pretrained(
             config.name_or_path,
-            dtype=_DTYPES.get(config.dtype, config.dtype),
+            dtype=dtype,
             attn_implementation=config.attn_implementation,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             device_map=config.device_map,
+            **quantised,
         )
     except (OSError, ValueError, ImportError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"The base model {config.name_or_path!r} could not be loaded: {_first_line(error)} "
             "Set base.name_or_path and the other settings under `base`."
         ) from error
     _check_attention(model, config)
+    if backend is not None:
+        remembering: Any = model
+        remembering.quantization_report = finish_loading(model, config.quantization, backend)
     model.requires_grad_(False)
     return model.eval()
 
@@ -285,8 +315,23 @@ def read_notes(folder: str | Path) -> AdapterNotes:
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
     """Numbers of trainable and of all parameters."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    sizes = [(weight_count(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes)
+
+
+def _quantization_backend(config: BaseModelConfig) -> str | None:
+    """The library that quantises; None for a base that stays as it is."""
+    if config.quantization == "none":
+        return None
+    return choose_backend(config.quantization, config.quantization_backend, torch.cuda.is_available())
+
+
+def _quantization(config: BaseModelConfig, backend: str, dtype: str) -> dict[str, Any]:
+    """What ``from_pretrained`` needs to know to quantise."""
+    saved = AutoConfig.from_pretrained(
+        config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
+    return {"quantization_config": quantization_config(config.quantization, backend, saved, dtype)}
 
 
 def _check_attention(model: PreTrainedModel, config: BaseModelConfig) -> None:

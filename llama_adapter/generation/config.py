@@ -84,6 +84,9 @@ class GenerateConfig(SamplingConfig):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the base weights; `auto` keeps the one they were saved in."""
 
+    quantization: Literal["none", "nf4", "int8", "fp8"] = "none"
+    """Keep the base's linear maps in fewer bits, as ``base.quantization`` does in training."""
+
     device: str = "auto"
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
 

@@ -44,12 +44,19 @@ class Session:
         """
         self.config = config
         self.folders = name_adapters(config.adapter)
-        base = BaseModelConfig(name_or_path=config.base or self._recorded_base(), dtype=config.dtype)
         device = choose_device(config.device)
+        quantised = config.quantization != "none"
+        base = BaseModelConfig(
+            name_or_path=config.base or self._recorded_base(),
+            dtype=config.dtype,
+            quantization=config.quantization,
+            device_map=str(device) if quantised else None,  # quantised weights are made where they stay
+        )
         self.tokenizer = load_tokenizer(base)
         model = load_base(base)
         self.model: PreTrainedModel | PeftModel = load_adapter(model, self.folders) if self.folders else model
-        cast("nn.Module", self.model).to(device)
+        if not quantised:
+            cast("nn.Module", self.model).to(device)
         self._without_adapter = ExitStack()
         self.current = BASE
         self.use(config.use or next(iter(self.folders), BASE))

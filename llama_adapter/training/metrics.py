@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llama_adapter.quantization import weight_count
+
 GIB = 2**30
 
 _PEAK_FLOPS = {
@@ -192,8 +194,8 @@ def training_flops(model: nn.Module) -> TrainingFlops:
     for parameter in model.parameters():
         in_backward = in_backward or parameter.requires_grad
         if parameter is not looked_up and parameter is not head:
-            body += (2 + 2 * in_backward + 2 * parameter.requires_grad) * parameter.numel()
-    per_label = 0.0 if head is None else (4.0 + 2 * head.requires_grad) * head.numel()
+            body += (2 + 2 * in_backward + 2 * parameter.requires_grad) * weight_count(parameter)
+    per_label = 0.0 if head is None else (4.0 + 2 * head.requires_grad) * weight_count(head)
     return TrainingFlops(body=body, head=per_label)
 
 

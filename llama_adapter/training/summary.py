@@ -7,9 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from rich.table import Table
+from torch import nn
 from transformers import SchedulerType
 
+from llama_adapter.data.tensor_store import readable_bytes
 from llama_adapter.models import parameter_counts
 from llama_adapter.training.decay import decay_summary
 from llama_adapter.training.trainer import Trainer
@@ -22,6 +25,8 @@ def start_table(trainer: Trainer) -> Table:
     devices = f"{args.world_size} x {args.device.type}"
     table = _table("Training")
     table.add_row("device", f"{devices}, mixed precision {args.mixed_precision}")
+    if quantised := getattr(_base(trainer), "quantization_report", None):
+        table.add_row("base", str(quantised))
     table.add_row(
         "parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / max(total, 1):.3f} %)"
     )
@@ -93,9 +98,24 @@ def end_table(trainer: Trainer, adapter: Path) -> Table:
     if "peak_memory_gib" in last:
         kind = "allocated on the GPU" if trainer.args.device.type == "cuda" else "resident, weights included"
         table.add_row("peak memory", f"{last['peak_memory_gib']:.2f} GiB {kind}")
+    _add_lower_layers(table, trainer)
     size = sum(file.stat().st_size for file in adapter.glob("adapter_model.*"))
     table.add_row("adapter", f"{adapter} ({size / 2**20:.2f} MiB)")
     return table
+
+
+def _add_lower_layers(table: Table, trainer: Trainer) -> None:
+    """Hits and size of the cache of the lower layers, if there is one."""
+    cache = trainer.lower_layers
+    if cache is not None:
+        size = readable_bytes(cache.store.num_bytes)
+        share = f"skipped for {100 * cache.total.rate:.0f} % of records"
+        table.add_row("lower layers", f"{share}, {size} in {cache.folder}")
+
+
+def _base(trainer: Trainer) -> nn.Module:
+    model = trainer.unwrapped
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _learning_rate(trainer: Trainer) -> str:

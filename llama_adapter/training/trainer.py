@@ -29,7 +29,7 @@ from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.decay import published_decay_names
 from llama_adapter.training.guard import Moment, ScalerWatch, check_gradient, check_losses
 from llama_adapter.training.labelled_loss import LabelledLoss
-from llama_adapter.training.loading import LoadingTrainer
+from llama_adapter.training.layer_caching import LayerCachingTrainer
 from llama_adapter.training.loss import LabelledPositions, labelled_count
 from llama_adapter.training.metrics import (
     AnswerLikelihood,
@@ -68,6 +68,7 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "prediction_step": ("model", "inputs", "prediction_loss_only", "ignore_keys"),
     "save_model": ("output_dir", "_internal_call"),
     "set_initial_training_values": ("args", "dataloader"),
+    "training_step": ("model", "inputs", "num_items_in_batch"),
     "train": ("resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
 }
 """Every method of ``transformers.Trainer`` that is replaced, with its parameters after ``self``."""
@@ -76,7 +77,7 @@ PRIVATE_ATTRIBUTES = ("_created_lr_scheduler", "current_gradient_accumulation_st
 """Attributes of the host class that are read or set although they are not documented as an interface."""
 
 
-class Trainer(LoadingTrainer):
+class Trainer(LayerCachingTrainer):
     """Trains the adapter of a causal language model.
 
     Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold
@@ -102,6 +103,8 @@ class Trainer(LoadingTrainer):
             raise UserError(f"args is {type(given).__name__}. Pass a llama_adapter.training.TrainingConfig.")
         try:
             super().__init__(*args, **kwargs)
+        except UserError:
+            raise
         except ValueError as error:
             raise UserError(
                 f"The trainer refused its settings: {error} Set them under `training`."
@@ -392,7 +395,7 @@ class Trainer(LoadingTrainer):
             moment = replace(self._moment(), step=self.state.global_step)  # which counts this step already
             self._scaler_watch.check(self.accelerator.scaler.get_scale(), self._step_records, moment)
         tokens, labelled, padded = self._step_tokens
-        flops = self._flops.of(tokens, labelled)
+        flops = self._flops.of(tokens, labelled) - self.skipped_flops()
         self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))
 
 
