@@ -163,7 +163,8 @@ class PromptLayer(ZeroInitLayer):
             if memory is not None:
                 memory[place] = kept
         seekers = query if packing is None else packing.split(query)
-        attended = [attend_to_prompts(seekers, *found, scaling=scaling, softcap=softcap) for found in kept[2]]
+        found: list[Found] = kept[2]
+        attended = [attend_to_prompts(seekers, *parts, scaling, softcap) for parts in found]
         if not attended:
             return None
         together = torch.stack(attended).sum(0) if len(attended) > 1 else attended[0]
