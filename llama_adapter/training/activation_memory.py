@@ -161,13 +161,17 @@ class RecomputedActivations:
 
     def of(self, function: Forward) -> Forward:
         """The forward of an activation function."""
+        is_one_step: bool | None = None
 
         def forward(inner: Float[Tensor, "*P I"]) -> Float[Tensor, "*P I"]:
+            nonlocal is_one_step
             output: Tensor
             if not _can_recompute() or not inner.requires_grad:
                 output = function(inner)
                 return output
-            output = _Recomputed.apply(inner, function)
+            if is_one_step is None:
+                is_one_step = _is_one_step(function, inner)
+            output = function(inner) if is_one_step else _Recomputed.apply(inner, function)
             # The reference keeps no memory, but the address: no other tensor is taken for this one.
             reference = StorageWeakRef(output.untyped_storage())
             self._made[_place(output)] = (function, inner.detach(), reference)
@@ -202,6 +206,13 @@ def _unpack(packed: tuple[Forward | None, Tensor]) -> Tensor:
     with torch.no_grad():
         output: Tensor = function(tensor)
     return output
+
+
+def _is_one_step(function: Forward, inner: Float[Tensor, "*P I"]) -> bool:
+    """Whether autograd records a single operation, which keeps its input or its output anyway."""
+    few = inner.detach().flatten()[:1].requires_grad_()
+    node = function(few).grad_fn
+    return all(hasattr(before, "variable") for before, _ in node.next_functions)
 
 
 def _can_recompute() -> bool:
