@@ -270,6 +270,8 @@ def test_a_checkpointing_policy_gives_the_same_run_and_is_taken_back(trainer, re
 
 @pytest.mark.parametrize("kernel", ["chunked", "narrowed", "torch"])
 def test_a_loss_kernel_is_chosen_by_name(trainer, records, collator, kernel):
+    if kernel == "torch" and not hasattr(torch.nn.functional, "linear_cross_entropy"):
+        pytest.skip("torch 2.14 has it")
     rows = records(4)
     made = trainer(train=rows, loss_kernel=kernel, loss_chunk_rows=3)
     loss = made.compute_loss(made.model.eval(), collator(rows), num_items_in_batch=labelled(rows))
