@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ratios import bootstrap
 from benchmarks.results import Row
 from benchmarks.subjects import DEFAULT_ZERO_INIT, load_adapted
-from benchmarks.training_step import training_step
+from benchmarks.training_step import gflop, training_step
 from llama_adapter.demo.base_model import DEFAULT_FOLDER
 
 TOKENS = 512
@@ -47,9 +46,7 @@ def run(
     """
     step = training_step(load_adapted(DEFAULT_ZERO_INIT, folder).train(), 1, tokens)
     step()
-    with FlopCounterMode(display=False) as counter:
-        step()
-    flops = counter.get_total_flops()
+    flops = 1e9 * gflop(step)
     left, right = torch.randn(2, size, size)
     shares, rates, seconds = [], [], []
     for _ in range(minimum):

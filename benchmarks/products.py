@@ -73,14 +73,21 @@ def their_trainer(
     )
 
 
-def optimizer_steps(trainer: transformers.Trainer) -> Iterator[int]:
-    """One epoch; each item is a step that was taken, as its number of labelled tokens."""
+def _begin(trainer: transformers.Trainer, steps: int) -> Any:
+    """What a trainer does before its first step; its model."""
     model: Any = trainer.model
     model.train()
+    trainer.create_optimizer_and_scheduler(steps)
+    trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+    return model
+
+
+def optimizer_steps(trainer: transformers.Trainer) -> Iterator[int]:
+    """One epoch; each item is a step that was taken, as its number of labelled tokens."""
     loader = trainer.get_train_dataloader()
     accumulation = trainer.args.gradient_accumulation_steps
     count = -(-len(loader) // accumulation)
-    trainer.create_optimizer_and_scheduler(count)
+    model = _begin(trainer, count)
     optimizer: Any = trainer.optimizer
     scheduler: Any = trainer.lr_scheduler
     batches = iter(loader)
@@ -99,9 +106,7 @@ def optimizer_steps(trainer: transformers.Trainer) -> Iterator[int]:
 
 def repeated_step(trainer: transformers.Trainer) -> Callable[[], None]:
     """The trainer's step over its first batch, again and again."""
-    trainer.create_optimizer_and_scheduler(1000)
-    model: Any = trainer.model
-    model.train()
+    model = _begin(trainer, 1000)
     optimizer: Any = trainer.optimizer
     batch = next(iter(trainer.get_train_dataloader()))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ratios import compare
 from benchmarks.results import Row
@@ -48,7 +49,13 @@ def run(
                 against=name,
                 **ratio.figures(),
                 target=target,
-                facts={"seconds": mine, "seconds of the other": other, "batch": f"{rows} x {tokens}"},
+                facts={
+                    "batch": f"{rows} x {tokens}",
+                    "seconds": mine,
+                    "of the other": other,
+                    "GFLOP": gflop(steps[ZERO_INIT]),
+                    "GFLOP of the other": gflop(steps[name]),
+                },
             )
         )
     peaks = {name: peak_bytes(step) for name, step in steps.items()}
@@ -89,6 +96,13 @@ def training_step(model: nn.Module, rows: int, tokens: int) -> Callable[[], None
         optimizer.step()
 
     return step
+
+
+def gflop(step: Callable[[], None]) -> float:
+    """Floating-point operations of a step, in billions."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return float(counter.get_total_flops() / 1e9)
 
 
 def peak_bytes(step: Callable[[], object]) -> int:

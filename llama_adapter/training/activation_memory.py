@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from llama_adapter.errors import UserError
 from llama_adapter.training.forwards import Forward, replace_forward
 
-CheckpointingPolicy: TypeAlias = Literal["none", "selective", "mlp", "layer"]
+CheckpointingPolicy: TypeAlias = Literal["auto", "none", "selective", "mlp", "layer"]
 
 _MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "shared_mlp")
 """Names of a layer's MLP, dense or a mixture, in transformers' modeling files."""
@@ -43,7 +43,8 @@ def apply_checkpointing(model: nn.Module, policy: CheckpointingPolicy, every: in
     Args:
         model: A transformers model, adapted or not.
         policy: What is computed again. ``selective``: outputs of the MLPs' activation functions, from their
-            inputs, which costs next to nothing. ``mlp``: the MLPs. ``layer``: whole layers.
+            inputs, which costs next to nothing. ``mlp``: the MLPs. ``layer``: whole layers. ``auto``:
+            ``selective``, or nothing in a model that has no such functions.
         every: Checkpoint only one of this many layers, from the first on.
 
     Returns:
@@ -57,7 +58,7 @@ def apply_checkpointing(model: nn.Module, policy: CheckpointingPolicy, every: in
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         chosen = layers[::every]
         undo = _checkpoint_layers(model, chosen) if policy == "layer" else _change_mlps(chosen, policy)
-    if policy != "none" and not undo:
+    if policy not in ("none", "auto") and not undo:
         raise UserError(
             f"checkpointing={policy!r} finds nothing to checkpoint in {type(model).__name__}. "
             f"Use checkpointing={'none' if not layers else 'layer'}."

@@ -64,9 +64,11 @@ class TrainingConfig(TrainingArguments):
     loss_chunk_rows: int | None = None
     """Labelled tokens whose logits are there at once; None takes the measured default."""
 
-    checkpointing: CheckpointingPolicy = "none"
+    checkpointing: CheckpointingPolicy = "auto"
     """What is computed again in the backward pass instead of kept. ``selective``: outputs of the MLPs'
-    activation functions. ``mlp``: the MLPs. ``layer``: layers, as ``activation_checkpointing`` does."""
+    activation functions. ``mlp``: the MLPs. ``layer``: layers, as ``activation_checkpointing`` does.
+    ``none``: nothing. ``auto``: ``selective``, which takes no longer, where the model has such functions and
+    neither ``activation_checkpointing`` nor ``torch_compile`` is on."""
 
     checkpointing_every: int = 1
     """Checkpoint only one of this many layers."""

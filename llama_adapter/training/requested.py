@@ -49,14 +49,17 @@ def check_settings(args: TrainingArguments) -> None:
 
 
 def check_checkpointing(args: TrainingArguments) -> None:
-    """Make activation checkpointing non-reentrant; the other form needs inputs with gradients.
+    """Settle on one way of checkpointing, and not the reentrant one, which needs inputs with gradients.
 
     Raises:
         UserError: When the reentrant form was asked for, or two ways of checkpointing.
     """
     policy = getattr(args, "checkpointing", "none")
     by_fsdp = isinstance(args.fsdp_config, dict) and args.fsdp_config.get("activation_checkpointing")
-    if policy != "none" and (args.activation_checkpointing or by_fsdp):
+    by_host = args.activation_checkpointing or by_fsdp
+    if policy == "auto" and (by_host or args.torch_compile):
+        args.checkpointing = "none"  # type: ignore[attr-defined]
+    elif policy != "none" and by_host:
         raise UserError(
             f"checkpointing={policy!r} and activation_checkpointing were both asked for. "
             "Use one of them; checkpointing=layer is the same as activation_checkpointing=true."

@@ -103,7 +103,7 @@ def test_all_ways_to_compute_the_loss_agree():
 def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("training_step", training_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("decoding", decoding.run(2, 2, tiny_base, new_tokens=2), tmp_path)
-    write("product_step", product_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
+    write("product_step", product_step.run(2, 2, tiny_base, ((1, 8), (2, 4))), tmp_path)
     write("matmul_share", matmul_share.run(2, 2, tiny_base, tokens=8, size=16), tmp_path)
     write("prompt_attention", prompt_attention.run(2, 2, lengths=(3,)), tmp_path)
     write("batches", batches.run(2, 2, tiny_base, records=9, longest=24), tmp_path)
@@ -119,7 +119,7 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
         "decoding": 5,
         "loss_kernel": len(loss_kernel.kernels(shape)) - 1,
         "matmul_share": 1,
-        "product_step": 4,
+        "product_step": 6,
         "prompt_attention": 2,
         "training_step": 4,
     }
