@@ -18,12 +18,12 @@ from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.adapter_base import AdapterBase
 from llama_adapter.checkpoints.adapter_import import WEIGHTS_FILE
 from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, PROMPTS, Layout, pairs, prompt_rows
-from llama_adapter.checkpoints.conditioner import CONDITIONER_FILE
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.names import META_LAYER, NamedTensors
 from llama_adapter.checkpoints.report import summary
 from llama_adapter.checkpoints.sidecar import Sidecar
 from llama_adapter.checkpoints.writing import new_file
+from llama_adapter.conditioning.files import CONDITIONER_FILE
 from llama_adapter.errors import UserError
 from llama_adapter.models import check_adapter
 

@@ -21,13 +21,14 @@ from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.adapter_base import AdapterBase
 from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, Layout, Pair, pairs
 from llama_adapter.checkpoints.adapter_options import adapter_options, cut_prompts, find_prompt_length
-from llama_adapter.checkpoints.conditioner import CONDITIONER_FILE, conditioner_shapes
+from llama_adapter.checkpoints.conditioner import conditioner_shapes
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.names import OUTSIDE_LAYERS, NamedTensors, base_names
 from llama_adapter.checkpoints.reading import CheckpointFile, read_checkpoint
 from llama_adapter.checkpoints.report import ConversionReport, check_complete, summary
 from llama_adapter.checkpoints.sidecar import Sidecar
 from llama_adapter.checkpoints.writing import new_folder
+from llama_adapter.conditioning.files import CONDITIONER_FILE
 from llama_adapter.errors import UserError
 from llama_adapter.models import AdapterNotes, write_notes
 

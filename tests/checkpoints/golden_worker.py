@@ -4,17 +4,16 @@ python -m tests.checkpoints.golden_worker BASE ADAPTER CASE OUTPUT [BASE ADAPTER
 """
 
 import sys
-from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from llama_adapter.adapters.conditions import prompt_context
+from llama_adapter.conditioning import load_conditioner
 from llama_adapter.generation.generator import left_pad
 from tests.checkpoints.golden_cases import OPTIONS, load
-from tests.checkpoints.visual_oracle import conditions
 
 NEW_TOKENS = 6
 
@@ -25,14 +24,11 @@ def main(base, adapter, case, output):
     model = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base), adapter, is_trainable=True
     ).eval()
-    visual = {}
-    if case in OPTIONS:
-        visual = load_file(Path(adapter) / "conditioner.safetensors")
-        visual = {name: tensor.requires_grad_() for name, tensor in visual.items()}
+    visual = load_conditioner(adapter, num_heads=4) if case in OPTIONS else None
 
     def images():
         """What each record's image adds to its prompts; nothing where the case has no images."""
-        added = conditions(visual, golden["golden.inputs.clip_tokens"]) if visual else None
+        added = visual(golden["golden.inputs.clip_tokens"]) if visual else None
         return prompt_context(model, added)
 
     tokens, labels = golden["golden.inputs.tokens"], golden["golden.inputs.labels"]
@@ -43,7 +39,7 @@ def main(base, adapter, case, output):
     )
     loss.backward()
     found = {"logits": logits.detach(), "loss": loss.detach()}
-    named = [*model.named_parameters(), *visual.items()]
+    named = [*model.named_parameters(), *(visual.named_parameters() if visual else ())]
     found |= {f"grad.{name}": tensor.grad for name, tensor in named if tensor.grad is not None}
     if "golden.inputs.greedy_prompt" in golden:
         prompts = [prompt[prompt >= 0].tolist() for prompt in golden["golden.inputs.greedy_prompt"]]
