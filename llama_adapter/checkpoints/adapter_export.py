@@ -121,18 +121,25 @@ def _conditioner(config: ConvertConfig, layout: Layout) -> NamedTensors:
     """The visual part that lies beside the adapter, for files that have one.
 
     Raises:
-        UserError: It is missing: official code would run with random weights in its place.
+        UserError: It is missing: official code would run with random weights in its place. Or it is of another
+            kind than V2's.
     """
     if not layout.conditioner:
         return {}
     path = f"{config.checkpoint}/{CONDITIONER_FILE}"
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except FileNotFoundError as error:
         raise UserError(
             f"There is no {path!r}, and official code for --kind {config.kind} always uses a visual part. "
             "Use an adapter that has one, or --kind adapter-v1."
         ) from error
+    if foreign := [name for name in tensors if not name.startswith(layout.conditioner)]:
+        raise UserError(
+            f"{path!r} has the tensor {foreign[0]!r}, which no official file has. "
+            "Use an adapter whose conditioner is of the kind visual_queries."
+        )
+    return tensors
 
 
 def _habits(layout: Layout, adapter: ZeroInitConfig) -> dict[str, Any]:

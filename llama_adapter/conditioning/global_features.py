@@ -1,8 +1,8 @@
 """LLaMA-Adapter V1's conditioner: global features of several layers -> one vector for all prompts.
 
 The paper (arXiv 2303.16199) joins global features of several scales, projects them to the hidden size and
-adds the result to every prompt of every adapted layer. Its code was not published. Chosen here: an MLP with one
-inner layer, whose default width gives a 7B model about the paper's 0.6M additional parameters (1.8M with
+adds the result to every prompt of every adapted layer. Its code was not published. Chosen here: an MLP with
+one inner layer, whose default width gives a 7B model about the paper's 0.6M additional parameters (1.8M with
 images, 1.2M without); and a LayerNorm before it, because layers differ in scale.
 
 Dimensions: R records, N global features of a record, C their width, H hidden size of the language model.

@@ -1,0 +1,159 @@
+"""Frozen image encoders: pixels, or files, to token features of chosen layers.
+
+An encoder never trains: ``train()`` leaves it in evaluation mode, its weights need no gradient, and no pass
+records one. ``features`` keeps what it computes on disk, under everything that decides it.
+
+Dimensions: B images, N tokens, C width of all levels together, S height, T width in pixels.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from llama_adapter.conditioning.base import join_levels
+from llama_adapter.data.feature_cache import FeatureCache, FeatureIdentity, FeatureTable
+from llama_adapter.data.identity import encoder_identity
+from llama_adapter.errors import UserError
+from llama_adapter.vision.config import VisionConfig
+from llama_adapter.vision.images import read_image
+from llama_adapter.vision.open_clip_tower import load_open_clip
+from llama_adapter.vision.packages import needed
+from llama_adapter.vision.timm_tower import load_timm
+from llama_adapter.vision.tower import ImageTransform, Tower
+from llama_adapter.vision.transformers_tower import load_transformers
+
+_log = logging.getLogger(__name__)
+
+_LOADERS = {"transformers": load_transformers, "open_clip": load_open_clip, "timm": load_timm}
+_WITH_WEIGHTS = ("local-dir:", "hf-hub:")
+"""Beginnings of open_clip's names that bring weights along."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderOutput:
+    """Features of images, level by level, in the order of ``VisionConfig.levels``."""
+
+    tokens: tuple[Float[Tensor, "B _ _"], ...]
+    """All tokens; a class token stands first."""
+    pooled: tuple[Float[Tensor, "B _"], ...]
+    """Global features: the encoder's own behind the last block, else the class token or the tokens' mean."""
+
+
+class VisionEncoder(nn.Module):
+    """A tower with its preprocessing. Made by ``load_encoder``."""
+
+    def __init__(self, tower: Tower, transform: ImageTransform, config: VisionConfig) -> None:
+        super().__init__()
+        self.tower, self.transform, self.config = tower, transform, config
+        self.levels = _positive(config.levels, tower.depth)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "VisionEncoder":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, pixels: Float[Tensor, "B 3 S T"]) -> EncoderOutput:
+        """Features of preprocessed images; any floating type on any device."""
+        tower, last = self.tower, self.tower.depth - 1
+        weight = next(tower.parameters())
+        inner = sorted({level for level in self.levels if level != last})
+        found = tower(pixels.to(weight.device, weight.dtype), inner)
+        tokens = {**found.inner, last: found.last}
+        pooled = {level: tower.global_feature(level_tokens) for level, level_tokens in found.inner.items()}
+        pooled[last] = found.pooled
+        return EncoderOutput(
+            tuple(tokens[level] for level in self.levels), tuple(pooled[level] for level in self.levels)
+        )
+
+    def pixels(self, paths: Sequence[str | Path]) -> Float[Tensor, "B 3 S T"]:
+        """Images from files, preprocessed.
+
+        Raises:
+            UserError: a file is no image.
+        """
+        pictures = (read_image(path, self.config.channels) for path in paths)
+        return torch.stack([self.transform.apply(picture) for picture in pictures])
+
+    def select(self, output: EncoderOutput) -> Float[Tensor, "B N C"]:
+        """What ``config.output`` names, all levels side by side: what a conditioner takes.
+
+        Raises:
+            UserError: the levels differ in their number of tokens.
+        """
+        if self.config.output == "tokens":
+            return join_levels(output.tokens)
+        return torch.cat(output.pooled, dim=-1)[:, None]
+
+    def encode(self, paths: Sequence[str | Path]) -> Float[Tensor, "B N C"]:
+        """Features of image files, as one batch."""
+        return self.select(self(self.pixels(paths)))
+
+    @property
+    def identity(self) -> FeatureIdentity:
+        """Everything besides an image that decides its features; hashes all weights."""
+        config = self.config
+        taken = {"levels": self.levels, "output": config.output, "projection": config.projection}
+        encoder = encoder_identity(self.tower, self.tower.settings)
+        transform = {**self.transform.settings, "channels": config.channels}
+        return FeatureIdentity(encoder={**encoder, **taken}, transform=transform, dtype=config.stored_dtype)
+
+    def features(
+        self, paths: Sequence[str], cache: str | Path, batch_size: int = 32, progress: bool = True
+    ) -> FeatureTable:
+        """Features by path, for ``FeatureCollator``; computed where the cache does not have them.
+
+        Args:
+            paths: image files; the same one may occur several times.
+            cache: folder of the cache, shared by all encoders.
+            batch_size: images of one pass.
+            progress: show a bar.
+
+        Raises:
+            UserError: a file is no image, or the disk is too small.
+        """
+        return FeatureCache(cache, self.identity).table(paths, self.encode, batch_size, progress)
+
+    @cached_property
+    def feature_shape(self) -> tuple[int, int]:
+        """Tokens N and width C of one image's features."""
+        blank = needed("PIL.Image", "pillow").new("RGB", (64, 64))
+        pixels = self.transform.apply(blank)[None]
+        tokens, width = self.select(self(pixels)).shape[1:]
+        return tokens, width
+
+
+def load_encoder(config: VisionConfig) -> VisionEncoder:
+    """The encoder that a config names, on the CPU; ``.to(device)`` moves it.
+
+    Raises:
+        UserError: it cannot be loaded, or has not what is asked for.
+    """
+    if _is_random(config):
+        _log.warning("%r has random weights. Set weights to use trained ones.", config.name_or_path)
+    tower, transform = _LOADERS[config.kind](config)
+    return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
+
+
+def _is_random(config: VisionConfig) -> bool:
+    """Whether nothing says where weights come from."""
+    if config.weights is not None or config.kind == "transformers":
+        return False
+    return config.kind == "timm" or not config.name_or_path.startswith(_WITH_WEIGHTS)
+
+
+def _positive(levels: Sequence[int], depth: int) -> list[int]:
+    """Numbers of levels from 0."""
+    if wrong := [level for level in levels if not -depth <= level < depth]:
+        raise UserError(
+            f"levels of the image encoder names {wrong[0]}, but it has {depth}. "
+            f"Use numbers from {-depth} to {depth - 1}."
+        )
+    return [level % depth for level in levels]

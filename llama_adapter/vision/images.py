@@ -1,0 +1,41 @@
+"""Image files -> RGB pictures as they are meant to be seen.
+
+Transparency is dropped, not painted over, as the encoders' own programs do it.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from llama_adapter.errors import UserError
+from llama_adapter.vision.packages import needed
+
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, zlib.error)
+"""What Pillow raises for files that are no images, or damaged ones."""
+
+
+def read_image(path: str | Path, channels: str = "rgb") -> Any:
+    """A ``PIL.Image`` of three colours, turned upright as its EXIF data say.
+
+    Args:
+        path: an image file of any type that Pillow reads.
+        channels: ``rgb`` or ``bgr``, the order of the colours.
+
+    Raises:
+        UserError: the file is missing, damaged, too large to be an image, or no image.
+    """
+    pil, operations = needed("PIL.Image", "pillow"), needed("PIL.ImageOps", "pillow")
+    try:
+        with pil.open(path) as image:
+            upright = operations.exif_transpose(image)
+            if upright.mode == "P" and "transparency" in upright.info:
+                upright = upright.convert("RGBA")  # on the direct way Pillow warns
+            picture = upright.convert("RGB")
+    except (*_BROKEN, pil.DecompressionBombError) as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read as an image: {error}. Replace the file, or leave its records out."
+        ) from error
+    if channels == "bgr":
+        picture = pil.merge("RGB", picture.split()[::-1])
+    return picture
