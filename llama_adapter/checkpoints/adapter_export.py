@@ -121,8 +121,7 @@ def _conditioner(config: ConvertConfig, layout: Layout) -> NamedTensors:
     """The visual part that lies beside the adapter, for files that have one.
 
     Raises:
-        UserError: It is missing: official code would run with random weights in its place. Or it is of another
-            kind than V2's.
+        UserError: It is missing: official code would run with random weights in its place. Or it is no V2's.
     """
     if not layout.conditioner:
         return {}

@@ -11,6 +11,7 @@ from transformers import LlamaForCausalLM
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.checkpoints.convert import KINDS, ConvertConfig, convert
+from llama_adapter.conditioning import make_conditioner, save_conditioner
 from llama_adapter.errors import UserError
 from tests.checkpoints import official_files
 from tests.tiny import tiny_llama
@@ -104,6 +105,16 @@ def test_what_official_code_does_not_know_is_refused(tmp_path, kind, options, me
     with pytest.raises(UserError, match=message):
         convert(ConvertConfig(kind=kind, output=str(tmp_path / "official.pth"), **options))
     assert not (tmp_path / "official.pth").exists()
+
+
+def test_a_conditioner_of_another_kind_is_refused(tmp_path):
+    options = adapter_folder(tmp_path, prompt_length=3)
+    other = {"kind": "global_features", "hidden_size": 32, "feature_width": 4}
+    save_conditioner(make_conditioner(other), options["checkpoint"])
+    with pytest.raises(
+        UserError, match=r"has the tensor '\w+.\w+', which no official file has. Use an adapter"
+    ):
+        convert(ConvertConfig(kind="adapter-v2", output=str(tmp_path / "official.pth"), **options))
 
 
 def test_an_adapter_of_another_method_is_refused(tmp_path):
