@@ -1,8 +1,8 @@
 """A model's answers as they come, in the file beside the scores, so that an interrupted run loses nothing.
 
 Each line adds to what is known of one question; a line that was cut off in the middle is dropped. Unusual:
-every line carries the hash of what made it (`run`), and answers of another model, setting or prompt are never
-continued: the file is then refused, not overwritten. It does not know models.
+every line carries the hash of what made it (`run`), and answers of another model, setting or prompt, or to
+other questions, are never continued: the file is then refused, not overwritten. It does not know models.
 """
 
 import json
@@ -83,12 +83,12 @@ class AnswerFile:
         return rows
 
     def _merge(self, row: dict[str, Any], path: Path) -> None:
-        """Takes over a record; one of a question that is not asked now is left out."""
+        """Takes over a record; one of a question that is not asked now would be lost at the end."""
         if row.get("run") != self.run:
             raise self._foreign(path, "its answers are of another model or other settings")
         known = self.rows.get(str(row["id"]))
         if known is None:
-            return
+            raise self._foreign(path, f"it answers {row['id']!r}, which is not asked now")
         if row.get("prompt") != known["prompt"]:
             raise self._foreign(path, f"question {row['id']!r} was asked in other words")
         known.update({key: row[key] for key in KEPT if key in row})

@@ -70,7 +70,7 @@ def evaluate_model(
     else:
         _check_images(questions, config, predictor.sees_images)
     path = None if config.output is None else items_path(config.output)
-    file = AnswerFile(path, predictor.identity, questions)
+    file = AnswerFile(path, "" if path is None else predictor.identity, questions)
     if WRITTEN in wanted:
         _write_answers(predictor, questions, file, config.batch_size, stderr)
     if len(wanted) > 1 or WRITTEN not in wanted:

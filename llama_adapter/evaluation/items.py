@@ -90,7 +90,7 @@ class ItemsTask:
 
     def _question(self, item: Item, prompt: str) -> Question:
         """One question as it is asked."""
-        return Question(item.id, prompt, item.image, item.options, has_image=item.image is not None)
+        return Question(item.id, prompt, item.image, item.options, has_image=bool(item.image))
 
     def settings(self) -> dict[str, Any]:
         """How it was scored."""

@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import sys
 import pytest
 
 from llama_adapter.cli import main
+from llama_adapter.errors import UserError
 
 
 def test_questions_are_written_to_ask_a_model(save, tmp_path, capsys):
@@ -68,6 +70,13 @@ def test_missing_predictions_are_an_error_or_wrong(save, refused, evaluate):
     found, _, printed = evaluate("vqa", references=references, predictions=predictions, missing="wrong")
     assert found["scores"]["all"] == 50
     assert "1 questions without a prediction count as wrong." in printed
+
+
+def test_without_the_harness_its_pip_line_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "llama_adapter.evaluation.lm_harness", raising=False)
+    with pytest.raises(UserError, match=r"Run: pip install 'llama-adapter\[eval-harness\]'"):
+        importlib.import_module("llama_adapter.evaluation.lm_harness")
 
 
 def test_a_task_is_the_second_word(refused, capsys):
