@@ -73,7 +73,8 @@ def test_missing_predictions_are_an_error_or_wrong(save, refused, evaluate):
 
 
 def test_without_the_harness_its_pip_line_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    for name in ("lm_eval", "lm_eval.api.registry"):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "llama_adapter.evaluation.lm_harness", raising=False)
     with pytest.raises(UserError, match=r"Run: pip install 'llama-adapter\[eval-harness\]'"):
         importlib.import_module("llama_adapter.evaluation.lm_harness")
