@@ -6,23 +6,34 @@ elsewhere the texts must be equal but for case, spaces and a full stop at the en
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llama_adapter.errors import UserError
 from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text
 from llama_adapter.evaluation.letters import LETTERS, read_option
+from llama_adapter.evaluation.options import OptionsConfig
 from llama_adapter.evaluation.results import Scores, share
-from llama_adapter.evaluation.task import run
+from llama_adapter.evaluation.task import Question, run
 
 PUBLISHED_LETTERS = "ABCDE"
 
 
 @dataclass(kw_only=True)
-class ChoiceConfig(ItemsConfig):
+class ChoiceConfig(ItemsConfig, OptionsConfig):
     """Exact match and multiple choice, in percent."""
 
     seed: int = 0
-    """For the letters that --as-published draws where an answer names none."""
+    """For the letters that --as-published draws where an answer names none; and for a model's sampling."""
+
+    def __post_init__(self) -> None:
+        """Refuses rules of reading where nothing is read."""
+        super().__post_init__()
+        if self.as_published and self.score != "generated":
+            raise UserError(
+                f"score is {self.score!r}, but as_published is a way of reading answers in words. "
+                "Use one of the two."
+            )
 
 
 @dataclass
@@ -31,6 +42,14 @@ class Choice(ItemsTask):
 
     name = "choice"
     config: ChoiceConfig
+
+    def _question(self, item: Item, prompt: str) -> Question:
+        """One question with what says each of its options."""
+        letters = self.config.options_as == "letter"
+        if self.config.options_as == "auto":
+            letters = is_letter(item.references[0])
+        candidates = list(LETTERS[: len(item.options)]) if letters else item.options
+        return replace(super()._question(item, prompt), candidates=candidates)
 
     def score(self, answers: Mapping[str, Any]) -> Scores:
         """Accuracy over all questions."""
@@ -61,7 +80,7 @@ def judge(answer: Any, item: Item) -> tuple[str | None, bool]:
         The letter or text that was read, None where no option could be read; and the verdict.
     """
     wanted = item.references[0]
-    letter = isinstance(wanted, str) and len(wanted) == 1 and wanted in LETTERS
+    letter = is_letter(wanted)
     if item.options or letter:
         options = item.options or [f"option {name}" for name in LETTERS]
         right = LETTERS.index(wanted) if letter else _index(wanted, options)
@@ -69,6 +88,11 @@ def judge(answer: Any, item: Item) -> tuple[str | None, bool]:
         return None if read is None else LETTERS[read], read is not None and read == right
     said = plain("" if answer is None else str(answer))
     return said, any(said == plain(str(reference)) for reference in item.references)
+
+
+def is_letter(reference: Any) -> bool:
+    """Whether a reference answer is the letter of an option."""
+    return isinstance(reference, str) and len(reference) == 1 and reference in LETTERS
 
 
 def published_choice(answer: str, reference: str, draw: random.Random) -> tuple[str | None, bool]:

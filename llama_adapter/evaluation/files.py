@@ -101,10 +101,15 @@ def write_lines(path: str | Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a text file."""
+    """Writes a text file, whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():  # a terminal or a pipe cannot be replaced
+            path.write_text(text, encoding="utf-8")
+            return
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(f"{path}: {reason}. Choose a place that can be written.") from error

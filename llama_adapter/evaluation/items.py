@@ -64,7 +64,7 @@ class ItemsConfig(EvaluateConfig):
     """Score like LLaMA2-Accessory's code, quirks included, to compare with published numbers."""
 
     suffix: str = "\nAnswer the question using a single word or phrase."
-    """Put behind every question, for --questions."""
+    """Put behind every question that a model is asked."""
 
 
 @dataclass
@@ -77,13 +77,20 @@ class ItemsTask:
 
     @cached_property
     def items(self) -> list[Item]:
-        """The questions."""
+        """The questions that are asked."""
+        return self.config.limited(self._read())
+
+    def _read(self) -> list[Item]:
+        """All questions of the file."""
         return read_items(self.config.references)
 
     def questions(self) -> list[Question]:
         """What to ask."""
-        suffix = self.config.suffix
-        return [Question(item.id, item.question + suffix, item.image, item.options) for item in self.items]
+        return [self._question(item, item.question + self.config.suffix) for item in self.items]
+
+    def _question(self, item: Item, prompt: str) -> Question:
+        """One question as it is asked."""
+        return Question(item.id, prompt, item.image, item.options, has_image=bool(item.image))
 
     def settings(self) -> dict[str, Any]:
         """How it was scored."""

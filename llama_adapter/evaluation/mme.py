@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,8 @@ class MME(ItemsTask):
 
     name = "mme"
 
-    @cached_property
-    def items(self) -> list[Item]:
-        """The questions."""
+    def _read(self) -> list[Item]:
+        """All questions of the file or folder."""
         folder = Path(self.config.references).expanduser()
         return read_folder(folder) if folder.is_dir() else read_items(self.config.references)
 

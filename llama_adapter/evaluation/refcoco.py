@@ -34,10 +34,10 @@ class RefCOCOConfig(ItemsConfig):
     """What the numbers in the answers are."""
 
     suffix: str = ""
-    """Put behind every question, for --questions."""
+    """Put behind every question that a model is asked."""
 
     prompt: str = "Please provide the bounding box coordinate of the region this sentence describes: {}."
-    """How an expression is asked for, for --questions."""
+    """How an expression is asked for."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class RefCOCO(ItemsTask):
     def questions(self) -> list[Question]:
         """The prompt around every expression."""
         prompt, suffix = self.config.prompt, self.config.suffix
-        return [Question(i.id, prompt.replace("{}", i.question) + suffix, i.image) for i in self.items]
+        return [self._question(item, prompt.replace("{}", item.question) + suffix) for item in self.items]
 
     def score(self, answers: Mapping[str, Any]) -> Scores:
         """Precision over all expressions."""

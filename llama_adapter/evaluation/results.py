@@ -90,6 +90,11 @@ def print_scores(scores: Scores, console: Console) -> None:
         console.print(f"- {note}", markup=False, soft_wrap=True)
 
 
+def items_path(path: str | Path) -> Path:
+    """Where the questions' records stand, beside the file of scores."""
+    return Path(path).expanduser().with_suffix(".items.jsonl")
+
+
 def write_scores(scores: Scores, path: str) -> Path:
     """Writes the scores as JSON and the questions' records beside it.
 
@@ -103,8 +108,12 @@ def write_scores(scores: Scores, path: str) -> Path:
     Raises:
         UserError: a file cannot be written.
     """
-    target = Path(path).expanduser()
-    items = target.with_suffix(".items.jsonl")
-    write_json(target, scores.to_dict())
-    write_lines(items, scores.items)
-    return items
+    return write_results(scores.to_dict(), scores.items, path)
+
+
+def write_results(content: dict[str, Any], items: list[dict[str, Any]], path: str) -> Path:
+    """Writes what :func:`write_scores` does, for more than one table."""
+    beside = items_path(path)
+    write_json(path, content)
+    write_lines(beside, items)
+    return beside

@@ -1,6 +1,7 @@
-"""Settings of generation: how tokens are chosen, and what the `generate` verb reads and writes.
+"""Settings of generation: how tokens are chosen, which model answers, and what `generate` reads and writes.
 
-The verb's settings extend the sampling ones, so every option is a flat `--name`. No torch is imported here.
+Each class extends the one before, so every option of a verb is a flat `--name`; `evaluate` builds on the
+second. No torch is imported here.
 """
 
 from dataclasses import dataclass, field
@@ -50,8 +51,8 @@ class SamplingConfig:
 
 
 @dataclass(kw_only=True)
-class GenerateConfig(SamplingConfig):
-    """Answer prompts with a base model and its adapters: --prompt, --prompt-file or --interactive."""
+class SessionConfig(SamplingConfig):
+    """Who answers: a base model, its adapters, and how a prompt is put to them."""
 
     base: str | None = None
     """Folder or hub name of the base model; by default the one the first adapter was trained on."""
@@ -61,19 +62,6 @@ class GenerateConfig(SamplingConfig):
 
     use: str | None = None
     """Name of the adapter that answers; the first one by default, `base` for the base model alone."""
-
-    prompt: list[str] = field(default_factory=list)
-    """A prompt; may be repeated. The answer is printed as it is written."""
-
-    prompt_file: str | None = None
-    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages` or `instruction`, and
-    with `adapter` where one of several adapters is to answer."""
-
-    output: str | None = None
-    """JSONL file for the answers, instead of printing them."""
-
-    interactive: bool = False
-    """Chat in the terminal; /help lists the commands."""
 
     template: str = "auto"
     """How a prompt becomes text: `chat`, `alpaca`, `plain`; `auto`: as the adapter was trained."""
@@ -89,6 +77,24 @@ class GenerateConfig(SamplingConfig):
 
     device: str = "auto"
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
+
+
+@dataclass(kw_only=True)
+class GenerateConfig(SessionConfig):
+    """Answer prompts with a base model and its adapters: --prompt, --prompt-file or --interactive."""
+
+    prompt: list[str] = field(default_factory=list)
+    """A prompt; may be repeated. The answer is printed as it is written."""
+
+    prompt_file: str | None = None
+    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages` or `instruction`, and
+    with `adapter` where one of several adapters is to answer."""
+
+    output: str | None = None
+    """JSONL file for the answers, instead of printing them."""
+
+    interactive: bool = False
+    """Chat in the terminal; /help lists the commands."""
 
     def __post_init__(self) -> None:
         """Checks that exactly one kind of input was asked for."""

@@ -24,6 +24,8 @@ class Prompt:
     """Ends with the user's turn."""
     adapter: str | None = None
     """Name of the adapter that answers; None for the one that is chosen for all."""
+    id: str | int | None = None
+    """The record's own id, by which its answer is found again; None where it has none."""
 
 
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
@@ -46,7 +48,8 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     readers = {".jsonl": _json_lines, ".json": _json_array}
     rows = readers.get(path.suffix.lower(), _plain_lines)(text, str(path))
     prompts = [
-        Prompt(place, with_system(_turns(row, place), system), _adapter(row, place)) for place, row in rows
+        Prompt(place, with_system(_turns(row, place), system), _adapter(row, place), _id(row, place))
+        for place, row in rows
     ]
     if not prompts:
         raise UserError(f"{path}: holds no prompts. Use one per line, or JSON records.")
@@ -119,6 +122,14 @@ def _adapter(row: Any, place: str) -> str | None:
     if name is None or isinstance(name, str):
         return name
     raise UserError(f"{place}: the adapter {name!r} is no name. Use a text.")
+
+
+def _id(row: Any, place: str) -> str | int | None:
+    """The id that a record has of its own, if it has one."""
+    own = row.get("id") if isinstance(row, dict) else None
+    if own is None or (isinstance(own, str | int) and not isinstance(own, bool)):
+        return own
+    raise UserError(f"{place}: the id {own!r} names no record. Use a text or a whole number.")
 
 
 def _turn(role: Any, text: Any, context: Any = "") -> Turn:

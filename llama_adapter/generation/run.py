@@ -26,7 +26,7 @@ def run(config: GenerateConfig) -> int:
     prompts = _prompts(config)  # before the model is loaded: a wrong file is told at once
     check_names(prompts, [*name_adapters(config.adapter), BASE])
     if config.output is not None:
-        _check_writable(Path(config.output))
+        check_writable(Path(config.output))
     if not stderr.is_terminal:
         disable_progress_bar()
     session = Session(config)
@@ -50,11 +50,11 @@ def run(config: GenerateConfig) -> int:
 
 
 def write_answers(session: Session, prompts: Sequence[Prompt], path: Path, console: Console) -> None:
-    """Writes one JSON line per prompt: id, prompt, answer, adapter."""
+    """Writes one JSON line per prompt: id (the record's own, else its place), prompt, answer, adapter."""
     with path.open("w", encoding="utf-8") as lines:
         for prompt, answer in _answers(session, prompts, console):
             row = {
-                "id": prompt.place,
+                "id": prompt.place if prompt.id is None else prompt.id,
                 "prompt": prompt.turns[-1].full_text,
                 "answer": answer,
                 "adapter": prompt.adapter or session.current,
@@ -81,7 +81,7 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
     return [Prompt(f"prompt:{number}", turn) for number, turn in enumerate(turns, start=1)]
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Makes the output's folder, before time is spent on answers.
 
     Raises:

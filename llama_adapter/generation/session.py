@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from llama_adapter.errors import UserError
-from llama_adapter.generation.config import GenerateConfig
+from llama_adapter.generation.config import SessionConfig
 from llama_adapter.generation.generator import Generator
 from llama_adapter.generation.prompts import Prompt
 from llama_adapter.models import (
@@ -34,9 +34,9 @@ NO_ADAPTER = "__base__"
 
 
 class Session:
-    """The models of one run of the `generate` verb."""
+    """The models of one run."""
 
-    def __init__(self, config: GenerateConfig) -> None:
+    def __init__(self, config: SessionConfig) -> None:
         """Loads base and adapters.
 
         Raises:

@@ -73,6 +73,7 @@ def test_system_message_is_added_where_there_is_none(read):
         ("q.jsonl", '{"messages": []}\n', "has no question. Add a user's turn."),
         ("q.jsonl", '{"messages": 3}\n', "Use texts for role and content"),
         ("q.jsonl", '{"messages": [{"role": "user"}]}\n', "Use texts for role and content"),
+        ("q.jsonl", '{"prompt": "a", "id": [1]}\n', r"q.jsonl:1: the id \[1\] names no record. Use a text"),
         ("q.json", '{"prompt": "a"}', "holds a dict. Use an array"),
         ("q.txt", "\n \n", "holds no prompts"),
         ("q.txt", b"caf\xe9", "not UTF-8 at byte 3"),

@@ -43,6 +43,28 @@ def test_a_file_of_prompts_is_answered_in_order(generate, tmp_path, capsys):
     assert streams.out == "".join(f"> {row['prompt']}\n{row['answer']}\n\n" for row in rows)
 
 
+def test_a_record_keeps_its_own_id(generate, tmp_path):
+    records = [{"id": "7", "prompt": "a"}, {"prompt": "b"}, {"id": 0, "prompt": "c"}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert generate("--prompt-file", "q.jsonl", "--output", "a.jsonl")[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["7", "q.jsonl:2", 0]
+
+
+def test_answers_to_the_questions_of_a_task_can_be_scored(generate, tmp_path):
+    """The whole way: write what to ask, let a model answer, score its answers."""
+    records = [{"question_id": n + 40, "question": f"Count to {n}", "answers": ["x"]} for n in range(3)]
+    (tmp_path / "r.json").write_text(json.dumps(records))
+    assert main(["evaluate", "vqa", "--references", "r.json", "--questions", "q.jsonl"]) == 0
+    assert generate("--prompt-file", "q.jsonl", "--output", "a.jsonl")[0] == 0
+    words = ["--references", "r.json", "--predictions", "a.jsonl", "--output", "s.json"]
+    assert main(["evaluate", "vqa", *words]) == 0
+    answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    items = [json.loads(line) for line in (tmp_path / "s.items.jsonl").read_text().splitlines()]
+    assert [item["id"] for item in items] == [str(row["id"]) for row in answers] == ["40", "41", "42"]
+    assert [item["answer"] for item in items] == [row["answer"] for row in answers]
+
+
 def test_records_of_a_file_name_their_adapters(generate, tmp_path, tiny_base):
     """Each in its own template, in one batch with others; the base model among them."""
     given = []

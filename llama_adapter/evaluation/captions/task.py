@@ -28,7 +28,7 @@ class CaptionConfig(EvaluateConfig):
     """Folder of the pictures, for --questions."""
 
     instruction: str = INSTRUCTION
-    """What to ask for a caption, for --questions."""
+    """What to ask for a caption."""
 
     tokenizer: Tokenizer = "python"
     """`python` needs nothing, `java` is pycocoevalcap's own (the same tokens), `none` cuts at spaces."""
@@ -48,11 +48,14 @@ class CocoCaption:
     @cached_property
     def pictures(self) -> list[Captioned]:
         """The references."""
-        return read_references(self.config.references, self.config.split, self.config.images)
+        config = self.config
+        return config.limited(read_references(config.references, config.split, config.images))
 
     def questions(self) -> list[Question]:
         """The same instruction for every picture."""
-        return [Question(item.id, self.config.instruction, item.image) for item in self.pictures]
+        return [
+            Question(item.id, self.config.instruction, item.image, has_image=True) for item in self.pictures
+        ]
 
     def score(self, answers: Mapping[str, Any]) -> Scores:
         """All caption scores; a picture without a caption has an empty one."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from llama_adapter.evaluation.letters import LETTERS
+from llama_adapter.evaluation.options import OptionForm
 from llama_adapter.evaluation.scienceqa.problems import Problem
 
 Format = Literal["CQM-A", "CQM-ALE", "CQM-LEA", "QCM-A", "QCM-ALE", "QCM-LEA", "accessory", "plain"]
@@ -38,15 +39,27 @@ def build_answer(problem: Problem, name: Format) -> str:
         problem: the question.
         name: the format.
     """
-    letter = LETTERS[problem.answer]
+    said = build_candidates(problem, name)[problem.answer]
     parts = name.partition("-")[2]
-    said = f"The answer is {letter}."
     why = " ".join(filter(None, (problem.lecture, problem.solution)))
-    if not parts:
-        return letter
-    if parts == "A" or not why:
+    if parts in ("", "A") or not why:
         return said
     return f"{why} {said}" if parts == "LEA" else f"{said} BECAUSE: {why}"
+
+
+def build_candidates(problem: Problem, name: Format, form: OptionForm = "auto") -> list[str]:
+    """What says each option, without explanation.
+
+    Args:
+        problem: the question.
+        name: the format.
+        form: the option's letter or text, or what the format has a model answer.
+    """
+    if form == "text":
+        return problem.choices
+    sentence = form == "auto" and "-" in name
+    letters = LETTERS[: len(problem.choices)]
+    return [f"The answer is {letter}." if sentence else letter for letter in letters]
 
 
 def _lettered(problem: Problem) -> str:

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_json
 from llama_adapter.evaluation.letters import LETTERS, read_option
+from llama_adapter.evaluation.options import OptionsConfig
 from llama_adapter.evaluation.results import Row, Scores, share
 from llama_adapter.evaluation.scienceqa.problems import Problem, read_problems
-from llama_adapter.evaluation.scienceqa.prompts import Format, build_prompt
-from llama_adapter.evaluation.task import EvaluateConfig, Question, run
+from llama_adapter.evaluation.scienceqa.prompts import Format, build_candidates, build_prompt
+from llama_adapter.evaluation.task import Question, run
 
 SPLIT_SIZES = {"train": 12726, "val": 4241, "validation": 4241, "test": 4241}
 """Questions of the official splits."""
@@ -37,7 +38,7 @@ CLASSES: dict[str, Callable[[Problem], bool | None]] = {
 
 
 @dataclass(kw_only=True)
-class ScienceQAConfig(EvaluateConfig):
+class ScienceQAConfig(OptionsConfig):
     """ScienceQA: accuracy by subject, context and grade."""
 
     problems: list[str]
@@ -89,7 +90,7 @@ class ScienceQA:
             found = [problem for problem in found if belongs(problem)]
             if not found:
                 raise UserError(f"No question belongs to {config.only!r}. Choose another class.")
-        return found
+        return config.limited(found)
 
     def questions(self) -> list[Question]:
         """The prompts, with pictures and options."""
@@ -101,6 +102,8 @@ class ScienceQA:
                 build_prompt(problem, self.config.format, captions.get(problem.id, "")),
                 problem.image,
                 problem.choices,
+                build_candidates(problem, self.config.format, self.config.options_as),
+                problem.has_image,
             )
             for problem in self.problems
         ]
@@ -119,7 +122,7 @@ class ScienceQA:
             task=f"ScienceQA {self.config.split}",
             rows=rows + [self._total(list(hits.values()))],
             items=items,
-            notes=[*self._notes(), self._about_unread(unread, len(items))],
+            notes=self._notes() + self._about_unread(unread, len(items)),
             settings={
                 "split": self.config.split,
                 "format": self.config.format,
@@ -167,10 +170,10 @@ class ScienceQA:
                 notes.append(f"{unknown:,} questions do not say to which of {names} they belong.")
         return notes
 
-    def _about_unread(self, unread: int, count: int) -> str:
-        """How many answers named no option."""
+    def _about_unread(self, unread: int, count: int) -> list[str]:
+        """How many answers named no option, if there are such."""
         fate = "count as wrong" if self.config.guess_unread is None else "were drawn at random"
-        return f"{unread} of {count} answers name no single option and {fate}."
+        return [f"{unread} of {count} answers name no single option and {fate}."] if unread else []
 
 
 def scienceqa(config: ScienceQAConfig) -> int:
