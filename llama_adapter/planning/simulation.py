@@ -7,7 +7,8 @@ planner. It does not know devices.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from functools import cached_property
+from typing import Any
 
 import torch
 import transformers
@@ -18,12 +19,12 @@ from llama_adapter.errors import UserError
 from llama_adapter.planning.fake_model import base_dtype, build_on_meta, load_base_config, to_fake_cpu
 from llama_adapter.planning.step import Row, StepCost, StepSettings, measure_step
 from llama_adapter.training import TrainingConfig
-from llama_adapter.training.activation_memory import CheckpointingPolicy
+from llama_adapter.training.activation_memory import CheckpointingPolicy, settled
 from llama_adapter.training.labelled_loss import CHUNK_ROWS, GPU_CHUNK_ROWS
 from llama_adapter.training.presets import accumulation_for
 from llama_adapter.training.run import TrainConfig
 
-POLICIES: tuple[CheckpointingPolicy, ...] = get_args(CheckpointingPolicy)
+POLICIES: tuple[CheckpointingPolicy, ...] = ("none", "selective", "mlp", "layer")
 """Activation checkpointing, from the fastest to the smallest."""
 
 
@@ -71,8 +72,14 @@ class Simulation:
         return Variant(
             dtype=base_dtype(self.config.base, self.base_config),
             autocast=mixed,
-            checkpointing="layer" if training.activation_checkpointing else training.checkpointing,
+            checkpointing="layer" if training.activation_checkpointing else self._policy,
         )
+
+    @cached_property
+    def _policy(self) -> CheckpointingPolicy:
+        """The run's policy, in a name of ``POLICIES``."""
+        asked = self.config.training.checkpointing
+        return settled(self.meta_model(torch.float32), asked) if asked == "auto" else asked
 
     def meta_model(self, dtype: torch.dtype) -> nn.Module:
         """The model on the meta device, to count parameters."""

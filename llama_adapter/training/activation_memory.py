@@ -53,12 +53,13 @@ def apply_checkpointing(model: nn.Module, policy: CheckpointingPolicy, every: in
     Raises:
         UserError: When the model has no such layers, or they have no such MLPs.
     """
+    policy = settled(model, policy)
     undo: list[Undo] = []
     if policy != "none":
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         chosen = layers[::every]
         undo = _checkpoint_layers(model, chosen) if policy == "layer" else _change_mlps(chosen, policy)
-    if policy not in ("none", "auto") and not undo:
+    if policy != "none" and not undo:
         raise UserError(
             f"checkpointing={policy!r} finds nothing to checkpoint in {type(model).__name__}. "
             f"Use checkpointing={'none' if not layers else 'layer'}."
@@ -78,17 +79,30 @@ def _change_mlps(layers: list[GradientCheckpointingLayer], policy: str) -> list[
         if policy == "mlp":
             undo.append(replace_forward(mlp, partial(_checkpointed, mlp)))
             continue
-        named = ((name.rpartition(".")[2], module) for name, module in mlp.named_modules())
-        activations = [
-            module
-            for name, module in named
-            if name.startswith(_ACTIVATION_PREFIX) and not list(module.parameters())
-        ]
+        activations = _activations(mlp)
         if activations:
             recomputed = RecomputedActivations()
             undo.extend(replace_forward(module, recomputed.of) for module in activations)
             undo.append(replace_forward(mlp, recomputed.around))
     return undo
+
+
+def settled(model: nn.Module, policy: CheckpointingPolicy) -> CheckpointingPolicy:
+    """What ``auto`` means for a model; any other policy is itself."""
+    if policy != "auto":
+        return policy
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    return "selective" if any(_activations(mlp) for mlp in _mlps(layers)) else "none"
+
+
+def _activations(mlp: nn.Module) -> list[nn.Module]:
+    """Activation functions of an MLP, those without parameters of their own."""
+    named = ((name.rpartition(".")[2], module) for name, module in mlp.named_modules())
+    return [
+        module
+        for name, module in named
+        if name.startswith(_ACTIVATION_PREFIX) and not list(module.parameters())
+    ]
 
 
 def _mlps(layers: list[GradientCheckpointingLayer]) -> Iterator[nn.Module]:
