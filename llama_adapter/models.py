@@ -261,7 +261,10 @@ def load_adapter(
     if adapted is None:
         raise UserError(f"No adapter could be loaded from {list(dirs)}. Use at least one folder.")
     adapted.set_adapter(next(iter(dirs)))
-    return adapted if trainable else adapted.eval()
+    if trainable:
+        return adapted
+    adapted.requires_grad_(False)  # set_adapter makes what it activates trainable
+    return adapted.eval()
 
 
 def check_adapter(folder: str | Path) -> None:

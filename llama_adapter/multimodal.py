@@ -164,7 +164,7 @@ class ImageConditionedModel(nn.Module):
             encoder = _saved_encoder(Path(folder) / ENCODER_FILE)
         model = cls(adapted, conditioner, encoder)
         # PEFT makes an adapter trainable when it becomes the active one
-        return model if trainable else model.requires_grad_(False).eval()
+        return model if trainable else model.eval()
 
 
 def _rows_with_image(

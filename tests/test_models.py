@@ -204,6 +204,7 @@ def test_several_adapters_load_by_name_and_the_first_is_active(base, base_dir, t
         name: saved(base_dir, tmp_path / name, length) for name, length in (("short", 2), ("long", 5))
     }
     loaded = load_adapter(base, {name: tmp_path / name for name in originals})
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert loaded.active_adapter == "short"
     assert not loaded.training
     ids = torch.tensor([[1, 2, 3]])
