@@ -1,16 +1,56 @@
-"""Settings of `plan`: those of the training run it is about, and how to print.
+"""Settings of `plan`: those of the training run it is about, the hardware, and what is assumed.
 
-The same YAML file serves both verbs. Data are not read; their length limit is what counts.
+The same YAML file serves both verbs.
 """
 
 from dataclasses import dataclass
 
+from llama_adapter.errors import UserError
 from llama_adapter.training.run import TrainConfig
 
 
 @dataclass(kw_only=True)
 class PlanConfig(TrainConfig):
-    """Parameters, memory and FLOPs of one step of a training run, counted without loading weights."""
+    """Memory, FLOPs and time of a training run, before any weight is loaded."""
+
+    gpu: str | None = None
+    """The device to plan for: h200, h100, a100-80gb, a100-40gb, l4, rtx4090, rtx3090 ..., or cpu (this one,
+    measured). The default is this machine's own."""
+
+    num_gpus: int = 1
+    """How many of them train together."""
+
+    mfu: float = 0.4
+    """Share of the device's peak FLOP/s that the run reaches, recomputation included. 0.4 is what tuned
+    training of models of 7B reaches on A100 and H100; small models and short batches reach less."""
+
+    tokens_per_record: float | None = None
+    """Mean length of a record in tokens, where the data are not at hand; together with ``records``."""
+
+    records: int | None = None
+    """Number of records of an epoch, where the data are not at hand."""
+
+    labelled_share: float = 1.0
+    """Share of the tokens that carry loss, where the data are not at hand. 1 is an upper bound."""
+
+    padding_share: float = 0.0
+    """Share of padding in a batch, where the data are not at hand."""
+
+    compare: bool = True
+    """Also plan other precisions, checkpointing policies, batches and ways to share the work: half a
+    minute or more."""
 
     json: bool = False
     """Print JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if not 0 < self.mfu <= 1:
+            raise UserError(f"mfu is {self.mfu:g}. Use a share between 0 and 1, for example 0.4.")
+        if self.num_gpus < 1:
+            raise UserError(f"num_gpus is {self.num_gpus}. Use 1 or more.")
+        if (self.tokens_per_record is None) != (self.records is None):
+            raise UserError(
+                f"tokens_per_record={self.tokens_per_record} and records={self.records} describe data only "
+                "together. Use both, or none to read the data."
+            )

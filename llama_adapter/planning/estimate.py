@@ -1,57 +1,106 @@
-"""From a training config to the figures of its run.
+"""From a training config to its plan: one simulated step, the data, and arithmetic on both.
 
-The base is built from its config.json on the meta device, the adapter is attached as in training, and one
-step is taken there. What cannot be counted so is None, with a note that says why. It does not know how
-figures are printed.
+What cannot be known is None, with a note that says why and what to do. It does not know how figures are
+printed.
 """
 
-import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
-import transformers
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from llama_adapter.errors import UserError
-from llama_adapter.models import BaseModelConfig, attach_adapter, check_base
+from llama_adapter.hardware import CPU, GPUS, Device, find_device, known_gpu, measured_cpu
+from llama_adapter.planning.choices import SHORT, Choice, compare
+from llama_adapter.planning.config import PlanConfig
+from llama_adapter.planning.device_memory import (
+    ModelSizes,
+    Quantisation,
+    Sharing,
+    device_memory,
+    model_sizes,
+    usable_bytes,
+)
+from llama_adapter.planning.flops import FlopModel, fit_flops
 from llama_adapter.planning.parameters import PartCount, count_parts
-from llama_adapter.planning.step import StepCost, measure_step, optimizer_bytes
-from llama_adapter.training import TrainingConfig
-from llama_adapter.training.run import TrainConfig
+from llama_adapter.planning.simulation import Simulation, Variant
+from llama_adapter.planning.step import StepCost
+from llama_adapter.planning.timing import EpochWork, epoch_seconds, peak_rate
+from llama_adapter.planning.workload import (
+    EpochLoad,
+    TokenStatistics,
+    Workload,
+    measured_workload,
+    stated_workload,
+)
 
-_log = logging.getLogger(__name__)
+SHOWN_DEVICES = ("a100-40gb", "a100-80gb", "h100", "h200", "l4", "rtx4090", "rtx3090", CPU)
+"""Devices that every plan lists."""
 
-_SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+@dataclass(frozen=True, kw_only=True)
+class DevicePlan:
+    """The run as configured, on one kind of device."""
+
+    device: str
+    devices: int
+    memory_bytes: int
+    """On one device."""
+    usable_bytes: int
+    """What a device has."""
+    seconds_per_epoch: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits."""
+        return self.memory_bytes <= self.usable_bytes
 
 
 @dataclass(kw_only=True)
 class Plan:
-    """The figures of a run, in numbers and bytes; per device unless said otherwise."""
+    """The figures of a run, in numbers, bytes, FLOPs and seconds."""
 
     base: str
     """The base model."""
-    dtype: str
-    """Precision of its weights."""
+    precision: str
+    """Of its weights and of mixed precision."""
+    checkpointing: str
+    """Policy of activation checkpointing."""
     rows: int
-    """Rows of one forward pass."""
+    """Rows of the heaviest batch of a device."""
     length: int
-    """Tokens of a row."""
-    passes_per_step: int
-    """Forward passes of one optimizer step: gradient accumulation."""
+    """Its length in tokens."""
+    accumulation: int
+    """Micro-batches of an optimizer step."""
+    epochs: float
+    """Of the whole run."""
+    mfu: float
+    """Share of the peak that is assumed."""
     parts: list[PartCount]
     """Parameters by part."""
-    gradient_bytes: int | None
-    """Gradients."""
-    optimizer_bytes: int | None
-    """State of the optimizer."""
-    saved_bytes: int | None
-    """What the forward pass keeps for the backward pass."""
-    forward_flops: int | None
-    """Of one optimizer step."""
-    backward_flops: int | None
-    """Of one optimizer step."""
+    device: DevicePlan
+    """The device that was asked for."""
+    memory: dict[str, int]
+    """Bytes on that device when they are most, by part."""
+    peak_phase: str
+    """Where in the step that is."""
+    peak_operator: str
+    """After which operator."""
+    tensor_bytes: int
+    """All tensors at that moment, on a single device and without its extras."""
+    forward_flops: int
+    """Of the heaviest batch."""
+    backward_flops: int
+    """Of the heaviest batch, recomputation included."""
+    flops: FlopModel
+    """Of any batch."""
+    statistics: TokenStatistics | None
+    """Lengths of the records."""
+    load: EpochLoad
+    """Sums over an epoch's batches, on the devices asked for."""
+    devices: list[DevicePlan] = field(default_factory=list)
+    """The run on every device that is listed."""
+    choices: list[Choice] = field(default_factory=list)
+    """Other ways to do it on the device asked for, the fastest that fit first."""
     notes: list[str] = field(default_factory=list)
     """What is assumed or missing."""
 
@@ -65,111 +114,195 @@ class Plan:
         """Number of frozen parameters."""
         return sum(part.frozen for part in self.parts)
 
-    @property
-    def weight_bytes(self) -> int:
-        """Size of all parameters."""
-        return sum(part.num_bytes for part in self.parts)
 
-    @property
-    def total_bytes(self) -> int | None:
-        """Weights, gradients, optimizer and saved tensors together, if all are known."""
-        return _sum([self.weight_bytes, self.gradient_bytes, self.optimizer_bytes, self.saved_bytes])
-
-
-def estimate(config: TrainConfig) -> Plan:
-    """Counts what one step of a training run takes.
+def estimate(config: PlanConfig) -> Plan:
+    """Plans a training run.
 
     Raises:
-        UserError: the base has no readable configuration, or the adapter does not fit it.
+        UserError: the base has no readable configuration, the adapter does not fit it, the device is not
+            known, or the model cannot run without content.
     """
-    base_config = load_base_config(config.base)
-    model = build_on_meta(base_config, config)
-    training, passes = config.training, config.training.gradient_accumulation_steps
-    notes = ["Saved tensors and FLOPs take every row at full length, with every token carrying loss."]
-    if getattr(base_config, "quantization_config", None) is not None:
-        notes.append("The base is quantised; its weights are counted unquantised.")
-    cost = _try_step(model, training.per_device_train_batch_size, config.data.max_length, notes)
-    saved = cost.saved_bytes if cost else None
-    if training.activation_checkpointing or training.checkpointing != "none":
-        saved = None
-        notes.append("Saved tensors are not estimated under activation checkpointing.")
+    device = find_device(config.gpu) if config.gpu is not None else this_device()
+    simulation = Simulation(config, config.num_gpus)
+    notes = simulation.notes
+    workload = find_workload(config, notes)
+    variant, rows = simulation.configured, config.training.per_device_train_batch_size
+    heaviest = workload.heaviest(rows)
+    cost = simulation.cost(variant, heaviest)
+    clock = _Clock(config, simulation, workload)
+    model = simulation.meta_model(variant.dtype)
+    sizes = model_sizes(model)
+    sharing = configured_sharing(config)
+    load = clock.load(rows, config.num_gpus)
     return Plan(
         base=config.base.name_or_path,
-        dtype=str(base_dtype(config.base, base_config)).removeprefix("torch."),
-        rows=training.per_device_train_batch_size,
-        length=config.data.max_length,
-        passes_per_step=passes,
+        precision=_precision(variant),
+        checkpointing=variant.checkpointing,
+        rows=rows,
+        length=max(row.tokens for row in heaviest),
+        accumulation=simulation.accumulation,
+        epochs=_epochs(config, load),
+        mfu=config.mfu,
         parts=count_parts(model),
-        gradient_bytes=cost.gradient_bytes if cost else None,
-        optimizer_bytes=_try_optimizer(model, training, notes) if cost else None,
-        saved_bytes=saved,
-        forward_flops=cost.forward_flops * passes if cost else None,
-        backward_flops=cost.backward_flops * passes if cost else None,
+        device=clock.on(device, cost, sizes, sharing),
+        memory=device_memory(cost, sizes, device, sharing, config.num_gpus),
+        peak_phase=cost.peak.phase,
+        peak_operator=cost.peak.operator,
+        tensor_bytes=cost.peak.total,
+        forward_flops=cost.forward_flops,
+        backward_flops=cost.backward_flops,
+        flops=clock.flops,
+        statistics=workload.statistics,
+        load=load,
+        devices=[clock.on(one, cost, sizes, sharing) for one in _shown(device)],
+        choices=_choices(config, simulation, workload, device, clock) if config.compare else [],
         notes=notes,
     )
 
 
-def load_base_config(base: BaseModelConfig) -> PretrainedConfig:
-    """The base model's configuration; nothing else is read.
+def this_device() -> Device:
+    """The device of this machine that a run would use.
 
     Raises:
-        UserError: there is none.
+        UserError: it is a GPU whose rates are not known.
     """
-    check_base(base.name_or_path)
-    try:
-        return AutoConfig.from_pretrained(
-            base.name_or_path, revision=base.revision, trust_remote_code=base.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        said = f"The configuration of {base.name_or_path!r} could not be read: {error}."
-        raise UserError(f"{said} Set base.name_or_path to a model.") from error
+    if not torch.cuda.is_available():
+        return measured_cpu()
+    name = torch.cuda.get_device_name()
+    found = known_gpu(name)
+    if found is None:
+        names = ", ".join(gpu.name for gpu in GPUS)
+        raise UserError(f"The rates of this machine's {name!r} are not known. Use --gpu with one of {names}.")
+    return found
 
 
-def base_dtype(base: BaseModelConfig, config: PretrainedConfig) -> torch.dtype:
-    """Precision of the base weights; `auto` is the one they were saved in."""
-    if base.dtype == "auto":
-        return getattr(config, "dtype", None) or torch.float32
-    found = getattr(torch, _SHORT_DTYPES.get(base.dtype, base.dtype))
-    return found if isinstance(found, torch.dtype) else torch.float32
-
-
-def build_on_meta(base_config: PretrainedConfig, config: TrainConfig) -> nn.Module:
-    """The frozen base with the run's adapter, all on the meta device."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            base_config,
-            dtype=base_dtype(config.base, base_config),
-            attn_implementation=config.base.attn_implementation,
-            trust_remote_code=config.base.trust_remote_code,
-        )
-        model.requires_grad_(False)
-        return attach_adapter(model, config.adapter)
-
-
-def _try_step(model: nn.Module, rows: int, length: int, notes: list[str]) -> StepCost | None:
-    """The cost of a step, or a note when the model cannot run without content."""
-    try:
-        return measure_step(model, rows, length)
-    except (NotImplementedError, RuntimeError) as error:
-        _log.debug("no step on the meta device", exc_info=error)
-        reason = str(error).strip().splitlines()[0]
+def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
+    """The records of an epoch: as stated, else from the data, else one row of full length and a note."""
+    longest, padding = config.data.max_length, config.padding_share
+    if config.tokens_per_record is not None and config.records is not None:
         notes.append(
-            f"FLOPs and saved tensors are not counted, {type(model).__name__} needs values: {reason}"
+            f"Data as stated: {config.records:,} records of {config.tokens_per_record:g} tokens, "
+            f"{config.labelled_share:.0%} of them labelled, {padding:.0%} padding in a batch; the heaviest "
+            f"batch has every row at {longest} tokens."
         )
-        return None
+        return stated_workload(
+            config.tokens_per_record, config.records, longest, config.labelled_share, padding
+        )
+    try:
+        return measured_workload(config.data, config.base)
+    except UserError as error:
+        notes.append(
+            f"Data not read, so time is for one record: {error} Or state them with --tokens-per-record and "
+            "--records."
+        )
+        return stated_workload(longest, 1, longest, config.labelled_share)
 
 
-def _try_optimizer(model: nn.Module, training: TrainingConfig, notes: list[str]) -> int | None:
-    """The optimizer's state, or a note when it is not one of torch's own."""
-    kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(training)
-    if not kind.__module__.startswith("torch.optim"):
-        notes.append(f"The state of the optimizer {kind.__name__} is not estimated.")
-        return None
-    options.pop("fused", None)  # the same state, but no meta kernel
-    return optimizer_bytes(kind([p for p in model.parameters() if p.requires_grad], **options))
+def configured_sharing(config: PlanConfig) -> Sharing:
+    """How the run's devices share the work."""
+    if config.num_gpus == 1:
+        return "single"
+    return "fsdp2" if config.training.fsdp else "ddp"
 
 
-def _sum(values: Iterable[int | None]) -> int | None:
-    """The sum, or None when a value is missing."""
-    known = list(values)
-    return None if None in known else sum(value for value in known if value is not None)
+class _Clock:
+    """Seconds per epoch of the run and its variants, from one FLOP model."""
+
+    def __init__(self, config: PlanConfig, simulation: Simulation, workload: Workload) -> None:
+        self.config, self.simulation, self.workload = config, simulation, workload
+        variant = simulation.configured
+        typical = int(workload.lengths.mean())
+        self.flops = fit_flops(
+            lambda rows: _all_flops(simulation.cost(variant, rows)), min(typical, workload.longest)
+        )
+
+    def load(self, rows: int, devices: int) -> EpochLoad:
+        """The batches of an epoch."""
+        return self.workload.epoch(
+            rows, devices, self.simulation.accumulation, seed=self.config.training.seed
+        )
+
+    def on(self, device: Device, cost: StepCost, sizes: ModelSizes, sharing: Sharing) -> DevicePlan:
+        """The run as configured on a device; a CPU is always one."""
+        devices = 1 if device.name == CPU else self.config.num_gpus
+        sharing = sharing if devices > 1 else "single"
+        memory = device_memory(cost, sizes, device, sharing, devices)
+        variant, rows = self.simulation.configured, self.config.training.per_device_train_batch_size
+        return DevicePlan(
+            device=device.name,
+            devices=devices,
+            memory_bytes=sum(memory.values()),
+            usable_bytes=usable_bytes(device),
+            seconds_per_epoch=self.seconds(device, devices, variant, rows, sharing, sizes, "none"),
+        )
+
+    def seconds(
+        self,
+        device: Device,
+        devices: int,
+        variant: Variant,
+        rows: int,
+        sharing: Sharing,
+        sizes: ModelSizes,
+        quantisation: Quantisation,
+    ) -> float:
+        """Seconds of an epoch."""
+        load = self.load(rows, devices)
+        counted = self.flops.of(load.padded, load.squares, load.labelled, load.batches * devices)
+        flops = counted * self._recomputed(variant)
+        quantised = quantisation != "none"
+        weights = sizes.total + (sizes.quantised(quantisation) - sizes.linear if quantised else 0)
+        work = EpochWork(
+            flops=flops / devices,
+            passes=2 * load.batches,
+            weight_bytes=weights,
+            dequantised_bytes=sizes.linear if quantised else 0,
+            gathered_bytes=int(sizes.total * (devices - 1) / devices) if sharing == "fsdp2" else 0,
+        )
+        rate = peak_rate(device, variant.is_half, bool(self.config.training.tf32))
+        return epoch_seconds(work, device, rate, self.config.mfu)
+
+    def _recomputed(self, variant: Variant) -> float:
+        """FLOPs of a variant's checkpointing policy, relative to the run's own."""
+        own = self.simulation.configured
+        if variant.checkpointing == own.checkpointing:
+            return 1.0
+        row = self.workload.heaviest(1)
+        return _all_flops(self.simulation.cost(variant, row)) / _all_flops(self.simulation.cost(own, row))
+
+
+def _choices(
+    config: PlanConfig, simulation: Simulation, workload: Workload, device: Device, clock: _Clock
+) -> list[Choice]:
+    """The comparison on the device that was asked for."""
+    devices = 1 if device.name == CPU else config.num_gpus
+
+    def timer(
+        variant: Variant, rows: int, sharing: Sharing, sizes: ModelSizes, quantisation: Quantisation
+    ) -> float:
+        return clock.seconds(device, devices, variant, rows, sharing, sizes, quantisation)
+
+    return compare(simulation, workload, device, devices, timer)
+
+
+def _shown(asked: Device) -> list[Device]:
+    """The devices of the table, the one asked for among them."""
+    listed = [asked if name == asked.name else find_device(name) for name in SHOWN_DEVICES]
+    return listed if asked in listed else [asked, *listed]
+
+
+def _epochs(config: PlanConfig, load: EpochLoad) -> float:
+    """Epochs of the run."""
+    if config.training.max_steps > 0:
+        return config.training.max_steps / load.optimizer_steps
+    return float(config.training.num_train_epochs)
+
+
+def _precision(variant: Variant) -> str:
+    """In words."""
+    mixed = f" with {SHORT[variant.autocast]} autocast" if variant.autocast else ""
+    return SHORT.get(variant.dtype, str(variant.dtype)) + mixed
+
+
+def _all_flops(cost: StepCost) -> int:
+    return cost.forward_flops + cost.backward_flops

@@ -1,134 +1,251 @@
-"""One training step on the meta device: its FLOPs, and the bytes that wait for the backward pass.
+"""One optimizer step of a run on tensors without content: its FLOPs and its memory over time.
 
-Unusual: nothing is computed, shapes alone run through the real model and the real backward, so what a frozen
-weight saves and what recomputation costs is in the figures. Every token is taken to carry loss, an upper
-bound. It knows nothing of configs.
+Unusual: the model, the loss over labelled positions, autocast, activation checkpointing, clipping and the
+optimizer are the real ones, and they really run; only the tensors have no content (fake tensors on the
+CPU). Token ids, masks and labels do have content, since models look into them. FLOPs are counted as
+torch's FlopCounterMode does, the CPU's attention kernel included, which it leaves out. Causal attention counts
+in full, as is usual. It knows nothing of configs, devices and data.
 
-Letters: B rows, T tokens, S keys, D size of a head.
+Letters: B rows, T query positions, S key positions, D size of a head.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from accelerate.utils.operations import convert_outputs_to_fp32
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
+
+from llama_adapter.planning.timeline import BUFFERS, GRADIENTS, OPTIMIZER, WEIGHTS, MemoryTimeline, Peak
+from llama_adapter.training.loss import IGNORED, LabelledPositions
+
+
+def _attention_flops(query: Sequence[int], key: Sequence[int], *rest: Any, **options: Any) -> int:
+    """Two products of (T, D) by (D, S) per query head."""
+    rows, heads, length, size = query
+    return 2 * 2 * rows * heads * length * key[2] * size
+
+
+def _attention_backward_flops(
+    gradient: Sequence[int], query: Sequence[int], key: Sequence[int], *rest: Any, **options: Any
+) -> int:
+    """Five such products: the scores again, and the gradients of scores, queries, keys and values."""
+    return 5 * _attention_flops(query, key) // 2
+
+
+FLOP_FORMULAS: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+"""Of operators that FlopCounterMode does not know, counted as their GPU relatives; for its
+``custom_mapping``."""
+
+
+class FlopCount(TorchDispatchMode):
+    """While active, adds up the FLOPs of every operator, by the formulas of FlopCounterMode.
+
+    That one also follows modules, with hooks that keep recomputed activations alive, so memory could not be
+    measured in the same step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        """So far."""
+        own = {operator: shape_wrapper(formula) for operator, formula in FLOP_FORMULAS.items()}
+        self._formulas = flop_registry | own
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the operator and counts it."""
+        result = func(*args, **(kwargs or {}))
+        formula = self._formulas.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 @dataclass(frozen=True)
+class Row:
+    """One row of a batch: a record without its padding."""
+
+    tokens: int
+    """Its length."""
+    labelled: int
+    """How many of its tokens carry loss, the last ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How a step is computed."""
+
+    autocast: torch.dtype | None = None
+    """Type of mixed precision; None without it."""
+    checkpointing: Callable[[nn.Module], None] | None = None
+    """Sets up activation checkpointing on the adapted model."""
+    optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer] | None = None
+    """Makes the optimizer; None leaves its step out."""
+    max_grad_norm: float = 0.0
+    """Gradient clipping; 0 for none."""
+    accumulates: bool = False
+    """Whether gradients of an earlier micro-batch are there already."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """What one forward and backward pass over a batch takes."""
+    """What a step takes, one micro-batch of it."""
 
     forward_flops: int
-    """Floating-point operations of the forward pass."""
+    """Floating-point operations of the forward pass and the loss."""
     backward_flops: int
     """Those of the backward pass, recomputation included."""
-    saved_bytes: int
-    """Tensors that the forward pass keeps for the backward pass; weights are not counted."""
-    gradient_bytes: int
-    """Gradients of the trainable parameters."""
+    peak: Peak
+    """Memory when it is highest, in the second step or later: the optimizer's state is there."""
+    resident: dict[str, int] = field(default_factory=dict)
+    """Bytes between two steps, by part: weights, buffers, optimizer."""
+    gradient_bytes: int = 0
+    """All gradients together."""
 
 
-def measure_step(model: nn.Module, rows: int, length: int) -> StepCost:
-    """Takes one step with a batch of `rows` x `length` tokens.
+def measure_step(
+    model: nn.Module, rows: Sequence[Row], settings: StepSettings, fake: FakeTensorMode | None = None
+) -> StepCost:
+    """Takes a step with a batch of these rows.
 
     Args:
-        model: a causal language model on the meta device.
-        rows: B.
-        length: T.
+        model: a causal language model with an adapter; its gradients are gone afterwards.
+        rows: B rows, padded to the longest.
+        settings: precision, checkpointing, optimizer.
+        fake: the mode of the model's tensors; None for a model with content, whose step is then real.
 
     Raises:
-        NotImplementedError: the model asks for the content of a tensor, which is not there.
+        RuntimeError: the model asks for the content of a tensor that has none; the message is torch's.
     """
-    input_ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
-    # a finished mask: models look into a smaller one, or into the positions, to see whether it is needed
-    dtype = next(model.parameters()).dtype
-    mask = torch.zeros(1, 1, length, length, dtype=dtype, device="meta").expand(rows, -1, -1, -1)
+    if settings.checkpointing is not None:
+        settings.checkpointing(model)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = settings.optimizer(trainable) if settings.optimizer is not None else None
+    config: Any = model.config
+    timeline = MemoryTimeline(config.get_text_config().vocab_size, fake)
+    timeline.place(model.parameters(), WEIGHTS)
+    timeline.place(model.buffers(), BUFFERS)
     model.train()
-    saved: dict[int, int] = {}
-    with FusedAttention(), _saving_into(saved, model), FlopCounterMode(display=False) as forward:
-        logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), input_ids[:, 1:].flatten())
-    with FlopCounterMode(display=False) as backward:
+    with timeline, _watching_gradients(trainable, timeline):
+        if optimizer is not None:
+            _create_state(optimizer, trainable, timeline)
+        if settings.accumulates:
+            _create_gradients(trainable, timeline)
+        return _step(model, make_batch(rows), settings, timeline, optimizer)
+
+
+def _step(
+    model: nn.Module,
+    batch: dict[str, Int[Tensor, "B T"]],
+    settings: StepSettings,
+    timeline: MemoryTimeline,
+    optimizer: torch.optim.Optimizer | None,
+) -> StepCost:
+    """Forward, backward and optimizer, each a phase of the timeline."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    resident = timeline.now(WEIGHTS, BUFFERS, OPTIMIZER)
+    timeline.start()
+    with FlopCount() as counter:
+        timeline.phase = "forward"
+        loss = training_loss(model, batch, settings.autocast)
+        forward = counter.total
+        timeline.phase = "backward"
         loss.backward()
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        backward = counter.total - forward
+    del loss
+    gradient_bytes = sum(parameter.grad.nbytes for parameter in trainable if parameter.grad is not None)
+    timeline.phase = "optimizer"
+    if settings.max_grad_norm > 0:
+        nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm)
+    if optimizer is not None:
+        optimizer.step()
+    model.zero_grad(set_to_none=True)
     return StepCost(
-        forward_flops=forward.get_total_flops(),
-        backward_flops=backward.get_total_flops(),
-        saved_bytes=sum(saved.values()),
-        gradient_bytes=sum(gradient.nbytes for gradient in gradients),
+        forward_flops=forward,
+        backward_flops=backward,
+        peak=timeline.peak,
+        resident=resident,
+        gradient_bytes=gradient_bytes,
     )
 
 
-class FusedAttention(TorchFunctionMode):
-    """While active, attention on the meta device takes the path it takes on a GPU.
+def training_loss(
+    model: nn.Module, batch: dict[str, Int[Tensor, "B T"]], autocast: torch.dtype | None = None
+) -> Float[Tensor, ""]:
+    """The trainer's loss of a micro-batch, with its scope: only the loss is left when it returns.
 
-    Left alone, torch spells it out there and keeps every score for the backward pass.
+    Args:
+        model: its output embedding sees labelled positions only.
+        batch: ``input_ids``, ``attention_mask`` and ``labels``.
+        autocast: as in ``StepSettings``; results then come back in fp32, as accelerate does it.
     """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Passes every other function through."""
-        if func is functional.scaled_dot_product_attention:
-            return _fused_attention(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _fused_attention(
-    query: Float[Tensor, "B heads T D"],
-    key: Float[Tensor, "B kv_heads S D"],
-    value: Float[Tensor, "B kv_heads S D"],
-    attn_mask: Shaped[Tensor, "..."] | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Float[Tensor, "B heads T D"]:
-    """The fused kernel behind `scaled_dot_product_attention`, with its arguments."""
-    groups = query.shape[1] // key.shape[1] if enable_gqa else 1
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if attn_mask is not None:
-        attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:3], key.shape[2])
-    output: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
-        query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale
-    )[0]
-    return output
+    positions = LabelledPositions(batch["labels"])
+    passed = {name: value for name, value in batch.items() if name != "labels"}
+    forward = model.__call__ if autocast is None else convert_outputs_to_fp32(model.__call__)
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    context: AbstractContextManager[Any] = nullcontext()
+    if autocast is not None:
+        context = torch.autocast("cpu", dtype=autocast)
+    with positions.narrowed(head), context:
+        outputs = forward(**passed)
+    losses = positions.losses(outputs.logits)
+    return losses.sum() / max(losses.numel(), 1)
 
 
-def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of an optimizer's state after one step on the gradients that are there."""
-    optimizer.step()
-    tensors = [value for state in optimizer.state.values() for value in state.values()]
-    return sum(value.nbytes for value in tensors if isinstance(value, Tensor))
+def make_batch(rows: Sequence[Row]) -> dict[str, Int[Tensor, "B T"]]:
+    """A batch as the collator makes it: right-padded, the last ``labelled`` tokens of a row with loss."""
+    longest = max(row.tokens for row in rows)
+    shape = (len(rows), longest)
+    batch = {
+        "input_ids": torch.zeros(shape, dtype=torch.long),
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+        "labels": torch.full(shape, IGNORED),
+    }
+    for index, row in enumerate(rows):
+        batch["attention_mask"][index, : row.tokens] = 1
+        batch["labels"][index, row.tokens - row.labelled : row.tokens] = 0
+    return batch
 
 
 @contextmanager
-def _saving_into(saved: dict[int, int], model: nn.Module) -> Iterator[None]:
-    """Notes the size of every storage that autograd keeps, except the model's own.
+def _watching_gradients(trainable: Sequence[nn.Parameter], timeline: MemoryTimeline) -> Iterator[None]:
+    """While active, a gradient counts as one from the moment when it is complete."""
 
-    Args:
-        saved: storage -> bytes, filled while active.
-        model: its parameters and buffers are there anyway.
-    """
-    own = {_storage(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    def note(parameter: Shaped[Tensor, "..."]) -> None:
+        if parameter.grad is not None:
+            timeline.place([parameter.grad], GRADIENTS)
 
-    def note(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        if _storage(tensor) not in own:
-            saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with saved_tensors_hooks(note, lambda tensor: tensor):
+    handles = [parameter.register_post_accumulate_grad_hook(note) for parameter in trainable]
+    try:
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _storage(tensor: Shaped[Tensor, "..."]) -> int:
-    """Identity of a tensor's memory; on the meta device there is no address."""
-    return int(StorageWeakRef(tensor.untyped_storage()).cdata)
+def _create_gradients(trainable: Sequence[nn.Parameter], timeline: MemoryTimeline) -> None:
+    for parameter in trainable:
+        parameter.grad = torch.zeros_like(parameter)
+        timeline.place([parameter.grad], GRADIENTS)
+
+
+def _create_state(
+    optimizer: torch.optim.Optimizer, trainable: Sequence[nn.Parameter], timeline: MemoryTimeline
+) -> None:
+    """Makes the optimizer's state, which is there from the second step on, by a step on zero gradients."""
+    _create_gradients(trainable, timeline)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    timeline.place([value for value in states if isinstance(value, Tensor)], OPTIMIZER)

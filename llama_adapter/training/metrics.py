@@ -16,25 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llama_adapter.hardware import GIB, known_gpu
 from llama_adapter.quantization import weight_count
-
-GIB = 2**30
-
-_PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "4090": 165e12,
-    "3090": 71e12,
-    "V100": 125e12,
-    "T4": 65e12,
-}
-"""Dense 16-bit peak FLOP/s from the makers' data sheets, by a piece of the device name; first match wins."""
 
 
 @dataclass
@@ -161,8 +144,8 @@ def peak_flops(device: torch.device, given: float | None) -> float | None:
     """
     if given is not None or device.type != "cuda":
         return given
-    name = torch.cuda.get_device_name(device)
-    return next((flops for piece, flops in _PEAK_FLOPS.items() if piece in name), None)
+    gpu = known_gpu(torch.cuda.get_device_name(device))
+    return None if gpu is None else gpu.half_flops
 
 
 @dataclass(frozen=True)

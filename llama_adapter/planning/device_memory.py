@@ -1,0 +1,148 @@
+"""From one step's tensors to the memory of one GPU: what is shared out, gathered, quantised, and not tensors.
+
+Everything here is arithmetic on counted sizes, and what concerns GPUs is unverified: this project has none.
+The assumptions stand beside the constants. `make gpu-check` compares them with a GPU.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from llama_adapter.hardware import CPU, GIB, Device
+from llama_adapter.planning.step import StepCost
+from llama_adapter.planning.timeline import ACTIVATIONS, CASTS, GRADIENTS, LOGITS, OPTIMIZER, WEIGHTS, WORKING
+
+CONTEXT_BYTES = int(0.6 * GIB)
+"""CUDA context with its kernels, cuBLAS workspace (32 MiB on Hopper, 8 MiB before) and NCCL buffers."""
+
+FRAGMENTATION = 0.06
+"""Memory that torch's caching allocator holds and cannot use, as a share of what comes and goes in a step."""
+
+DRIVER_SHARE = 0.015
+"""Share of a GPU's memory that its driver keeps."""
+
+QUANTISED_BYTES = {"int8": 1.0, "nf4": 0.5}
+"""Bytes of one weight."""
+
+_BLOCK = 64
+"""Weights that share one scale in NF4."""
+
+Quantisation = Literal["none", "int8", "nf4"]
+Sharing = Literal["single", "ddp", "fsdp2"]
+
+MARGINS = "CUDA context, fragmentation"
+"""The part that stands for everything that is no tensor."""
+BUCKETS, GATHERED = "DDP buckets", "gathered layers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes:
+    """Bytes of a model's parameters, as far as sharing and quantisation ask for them."""
+
+    total: int
+    """All of them."""
+    largest_block: int
+    """Of the largest layer."""
+    outside_blocks: int
+    """Embeddings, last norm, output head."""
+    linear: int
+    """Weights of frozen linear maps in the layers: what is quantised."""
+    linear_rows: int
+    """Their output features together: int8 keeps one scale for each."""
+    largest_linear: int
+    """The largest of these weights."""
+    linear_itemsize: int
+    """Bytes of one of their elements."""
+
+    @property
+    def linear_numel(self) -> int:
+        """Number of weights that are quantised."""
+        return self.linear // self.linear_itemsize
+
+    def quantised(self, kind: Quantisation) -> int:
+        """Bytes of the quantised weights with their scales: fp32, one per row (int8) or 64 weights (nf4)."""
+        if kind == "none":
+            return self.linear
+        scales = self.linear_rows if kind == "int8" else self.linear_numel / _BLOCK
+        return int(self.linear_numel * QUANTISED_BYTES[kind] + 4 * scales)
+
+
+def model_sizes(model: nn.Module) -> ModelSizes:
+    """Sizes of a model with its adapter."""
+    named: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    names = set(getattr(named, "_no_split_modules", None) or [])
+    blocks = [module for module in model.modules() if type(module).__name__ in names]
+    in_blocks = [_num_bytes(block) for block in blocks]
+    total = _num_bytes(model)
+    linear = [
+        module.weight
+        for block in blocks
+        for module in block.modules()
+        if isinstance(module, nn.Linear) and not module.weight.requires_grad
+    ]
+    return ModelSizes(
+        total=total,
+        largest_block=max(in_blocks, default=total),
+        outside_blocks=total - sum(in_blocks),
+        linear=sum(weight.nbytes for weight in linear),
+        linear_rows=sum(weight.shape[0] for weight in linear),
+        largest_linear=max((weight.nbytes for weight in linear), default=0),
+        linear_itemsize=linear[0].element_size() if linear else 1,
+    )
+
+
+def device_memory(
+    cost: StepCost,
+    sizes: ModelSizes,
+    device: Device,
+    sharing: Sharing = "single",
+    devices: int = 1,
+    quantisation: Quantisation = "none",
+) -> dict[str, int]:
+    """Bytes on one device when they are most, by part.
+
+    Args:
+        cost: the step, counted on one device.
+        sizes: of the same model.
+        device: a GPU, or the CPU, which has none of a GPU's extras.
+        sharing: one device; DDP, all on each; FSDP2, each a share of weights, gradients and optimizer.
+        devices: how many share.
+        quantisation: of the frozen linear maps in the layers.
+    """
+    parts = dict(cost.peak.parts)
+    if quantisation != "none":
+        parts[WEIGHTS] += sizes.quantised(quantisation) - sizes.linear
+        parts[CASTS] = 0
+        # the weight of the map that is running, turned back, and that of the next
+        parts[WORKING] = parts.get(WORKING, 0) + 2 * sizes.largest_linear
+    if sharing == "ddp":
+        parts[BUCKETS] = cost.gradient_bytes
+    if sharing == "fsdp2":
+        parts = _sharded(parts, sizes, devices)
+    if device.name != CPU:
+        moving = sum(parts.get(part, 0) for part in (ACTIVATIONS, LOGITS, WORKING, CASTS, GATHERED))
+        parts[MARGINS] = CONTEXT_BYTES + int(FRAGMENTATION * moving)
+    return {part: size for part, size in parts.items() if size}
+
+
+def _sharded(parts: Mapping[str, int], sizes: ModelSizes, devices: int) -> dict[str, int]:
+    """FSDP2: 1/N of everything; whole are the layer that runs, the one fetched meanwhile, and what is in none.
+
+    Embeddings and output head are in no layer; they are gathered at the start of a step and stay.
+    """
+    shares = {part: size for part, size in parts.items()}
+    for part in (WEIGHTS, GRADIENTS, OPTIMIZER):
+        shares[part] = -(-shares.get(part, 0) // devices)
+    shares[GATHERED] = 2 * sizes.largest_block + sizes.outside_blocks
+    return shares
+
+
+def usable_bytes(device: Device) -> int:
+    """Memory of a device that a process can have."""
+    return int(device.memory_bytes * (1 - (0 if device.name == CPU else DRIVER_SHARE)))
+
+
+def _num_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())

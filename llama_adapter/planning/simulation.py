@@ -1,0 +1,135 @@
+"""Steps of one run's model in any variant: precision, mixed precision, activation checkpointing, rows.
+
+A variant is built anew for every step and costs a few seconds whatever its size, so results are kept. What the
+run's settings mean for a step (optimizer, clipping, accumulation) is decided here and nowhere else in the
+planner. It does not know devices.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from llama_adapter.errors import UserError
+from llama_adapter.planning.fake_model import base_dtype, build_on_meta, load_base_config, to_fake_cpu
+from llama_adapter.planning.step import Row, StepCost, StepSettings, measure_step
+from llama_adapter.training import TrainingConfig
+from llama_adapter.training.presets import accumulation_for
+from llama_adapter.training.run import TrainConfig
+
+
+def _checkpoint_layers(model: nn.Module) -> None:
+    """Activation checkpointing of whole layers, as the trainer sets it up."""
+    layered: Any = model
+    layered.activation_checkpointing_enable({"use_reentrant": False})
+    layered.disable_input_require_grads()
+
+
+POLICIES: dict[str, Callable[[nn.Module], None] | None] = {"none": None, "layer": _checkpoint_layers}
+"""Activation checkpointing by name, from the fastest to the smallest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What decides a step, besides its rows."""
+
+    dtype: torch.dtype
+    """Of the base weights."""
+    autocast: torch.dtype | None = None
+    """Of mixed precision."""
+    checkpointing: str = "none"
+    """A name of ``POLICIES``."""
+
+    @property
+    def is_half(self) -> bool:
+        """Whether matrix products are computed in 16 bit."""
+        return self.autocast is not None or self.dtype.itemsize == 2
+
+
+class Simulation:
+    """Takes steps of a run that exist as shapes only.
+
+    Raises:
+        UserError: the base has no readable configuration, or the adapter does not fit it.
+    """
+
+    def __init__(self, config: TrainConfig, devices: int = 1) -> None:
+        self.config = config
+        self.base_config = load_base_config(config.base)
+        self.accumulation = accumulation_on(config.training, devices)
+        """Micro-batches of an optimizer step on so many devices."""
+        self.notes = list[str]()
+        """What is left out."""
+        self._optimizer = self._find_optimizer()
+        self._found: dict[tuple[Variant, tuple[Row, ...]], StepCost] = {}
+
+    @property
+    def configured(self) -> Variant:
+        """The variant that the run asks for."""
+        training = self.config.training
+        mixed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(training.mixed_precision))
+        return Variant(
+            dtype=base_dtype(self.config.base, self.base_config),
+            autocast=mixed,
+            checkpointing="layer" if training.activation_checkpointing else "none",
+        )
+
+    def meta_model(self, dtype: torch.dtype) -> nn.Module:
+        """The model on the meta device, to count parameters."""
+        return build_on_meta(self.base_config, self.config, dtype)
+
+    def cost(self, variant: Variant, rows: Sequence[Row]) -> StepCost:
+        """One micro-batch of these rows, and the optimizer.
+
+        Raises:
+            UserError: the model's forward depends on the content of its tensors.
+        """
+        key = variant, tuple(rows)
+        if key not in self._found:
+            self._found[key] = self._take(variant, rows)
+        return self._found[key]
+
+    def _take(self, variant: Variant, rows: Sequence[Row]) -> StepCost:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        model = to_fake_cpu(self.meta_model(variant.dtype), mode)
+        settings = StepSettings(
+            autocast=variant.autocast,
+            checkpointing=POLICIES[variant.checkpointing],
+            optimizer=self._optimizer,
+            max_grad_norm=self.config.training.max_grad_norm,
+            accumulates=self.accumulation > 1,
+        )
+        try:
+            return measure_step(model, rows, settings, mode)
+        except (RuntimeError, NotImplementedError) as error:
+            said = str(error).strip().splitlines()
+            raise UserError(
+                f"{type(model).__name__} on {self.config.base.name_or_path!r} cannot be planned, its forward "
+                f"depends on values: {said[0] if said else type(error).__name__}. "
+                "Use a short run with logging_steps=1 instead, its log has peak_memory_gib."
+            ) from error
+
+    def _find_optimizer(self) -> Any:
+        kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(self.config.training)
+        if not kind.__module__.startswith("torch.optim"):
+            self.notes.append(
+                f"The optimizer {kind.__name__} is not torch's: its state and its step are not counted."
+            )
+            return None
+        return lambda parameters: kind(parameters, **options)
+
+
+def accumulation_on(training: TrainingConfig, devices: int) -> int:
+    """Micro-batches of an optimizer step; a preset keeps its rows per step by fewer of them on more devices."""
+    rows = training.per_device_train_batch_size
+    preset = training.preset
+    if preset is None or training.gradient_accumulation_steps != accumulation_for(
+        preset, rows * training.world_size
+    ):
+        return training.gradient_accumulation_steps
+    return accumulation_for(preset, rows * devices)
+
