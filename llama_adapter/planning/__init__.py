@@ -11,6 +11,10 @@ from llama_adapter.planning.report import as_json, as_tables, closing
 __all__ = ["Plan", "PlanConfig", "as_json", "as_tables", "closing", "estimate", "plan"]
 
 
+PAGE_WIDTH = 100
+"""Columns of the tables where the output is no terminal."""
+
+
 def plan(config: PlanConfig) -> None:
     """The `plan` verb: prints what the run that a training config describes would cost.
 
@@ -22,6 +26,8 @@ def plan(config: PlanConfig) -> None:
     with Console(stderr=True).status("Simulating steps ..."):
         found = estimate(config)
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PAGE_WIDTH
     if config.json:
         console.out(as_json(found), highlight=False)
         return

@@ -65,7 +65,7 @@ class _Precision:
         if self.quantisation != "none":
             return f"{self.quantisation} base"
         mixed = self.variant.autocast
-        return SHORT.get(self.variant.dtype, "other") + (f" + {SHORT[mixed]} autocast" if mixed else "")
+        return SHORT.get(self.variant.dtype, "other") + (f", autocast {SHORT[mixed]}" if mixed else "")
 
 
 Timer = Callable[[Variant, int, Sharing, ModelSizes, Quantisation], float]

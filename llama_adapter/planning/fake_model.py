@@ -32,8 +32,11 @@ def load_base_config(base: BaseModelConfig) -> PretrainedConfig:
             base.name_or_path, revision=base.revision, trust_remote_code=base.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        said = f"The configuration of {base.name_or_path!r} could not be read: {error}."
-        raise UserError(f"{said} Set base.name_or_path to a model.") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"The configuration of {base.name_or_path!r} could not be read: {reason} "
+            "Set base.name_or_path to a model."
+        ) from error
 
 
 def base_dtype(base: BaseModelConfig, config: PretrainedConfig) -> torch.dtype:

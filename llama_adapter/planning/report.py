@@ -38,13 +38,14 @@ def as_tables(plan: Plan) -> dict[str, Table]:
     tables = {
         f"Parameters of {plan.base} ({plan.precision}) with its adapter": _parameters(plan),
         "Data of an epoch": _data(plan),
-        f"Memory of one {_devices(plan.device)}, {plan.rows} x {plan.length} tokens, checkpointing: "
+        f"Memory of one {plan.device.device}, {plan.rows} x {plan.length} tokens, checkpointing: "
         f"{plan.checkpointing}": _memory(plan),
         f"One pass of {plan.rows} x {plan.length} tokens, {plan.accumulation} per optimizer step": _flops(plan),
         f"Where it fits, and time at {plan.mfu:.0%} of the peak": _device_table(plan),
     }
     if plan.choices:
-        tables[f"Choices on {_devices(plan.device)}, the fastest first"] = _choice_table(plan)
+        heading = f"Choices on {_devices(plan.device)}, the fastest first (* as configured)"
+        tables[heading] = _choice_table(plan)
     return tables
 
 
@@ -171,10 +172,10 @@ def _device_table(plan: Plan) -> Table:
 
 def _choice_table(plan: Plan) -> Table:
     """Other ways."""
-    table = _table("Precision", "checkpointing", "sharing", "rows", "memory", "most rows", "epoch")
+    table = _table("Precision", "checkpointing", "sharing", "rows", "memory", "rows that fit", "epoch")
     for choice in plan.choices[:SHOWN_CHOICES]:
         table.add_row(
-            choice.precision + (" (as configured)" if not choice.options else ""),
+            choice.precision + ("" if choice.options else " *"),
             choice.checkpointing,
             choice.sharing,
             str(choice.rows),
@@ -186,7 +187,7 @@ def _choice_table(plan: Plan) -> Table:
 
 
 def _rows_that_fit(choice: Choice) -> str:
-    return f"{choice.most_rows:,}" if choice.fits else "does not fit"
+    return f"{choice.most_rows:,}" if choice.fits else "none"
 
 
 def _table(first: str, *others: str) -> Table:

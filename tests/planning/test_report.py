@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_adapter.planning.report import readable
+from llama_adapter.planning.report import duration, readable
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,17 @@ def test_readable_stays_close_to_the_value(value):
     number, _, prefix = readable(value).partition(" ")
     scale = 1000 ** ("", "K", "M", "G", "T", "P", "E").index(prefix)
     assert float(number) * scale == pytest.approx(value, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.034, "0.034 s"),
+        (42, "42 s"),
+        (466, "7 min 46 s"),
+        (7385, "2 h 03 min"),
+        (300_000, "3.5 days"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

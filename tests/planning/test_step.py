@@ -1,104 +1,129 @@
-"""What is counted without values equals what a real step takes."""
+"""A step on tensors without content takes what a real step takes."""
 
 import copy
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch.autograd.graph import saved_tensors_hooks
-from torch.nn import functional
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from llama_adapter.planning.step import measure_step, optimizer_bytes
+from llama_adapter import ZeroInitConfig
+from llama_adapter.planning.fake_model import to_fake_cpu
+from llama_adapter.planning.simulation import POLICIES
+from llama_adapter.planning.step import FLOP_FORMULAS, Row, StepSettings, make_batch, measure_step, training_loss
+from llama_adapter.planning.timeline import GRADIENTS, LOGITS, OPTIMIZER, WEIGHTS
 from tests.tiny import tiny_llama
 
-ROWS, LENGTH = 2, 12
+PADDED = [Row(24, 12), Row(17, 5)]
+EVEN = [Row(24, 12), Row(24, 3)]
+ADAPTERS = {
+    "v1": lambda: ZeroInitConfig(task_type="CAUSAL_LM", preset="v1", prompt_length=3, prompt_layers=2),
+    "v2": lambda: ZeroInitConfig(task_type="CAUSAL_LM", preset="v2", prompt_length=3, prompt_layers=2),
+    "lora": lambda: LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"]),
+}
 
 
-def adapted(device="cpu", attention="eager", **changes):
-    model = tiny_llama(attn_implementation=attention, **changes)
-    model.requires_grad_(False)
-    return get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"])).to(device)
+def adapted(name="lora", device="cpu", dtype=torch.float32, **changes):
+    model = tiny_llama(**changes).to(dtype).requires_grad_(False)
+    return get_peft_model(model, ADAPTERS[name]()).to(device)
 
 
-def real_step(model):
-    """FLOPs and saved bytes of a step with real tensors."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    saved = {}
-
-    def note(tensor):
-        if tensor.untyped_storage().data_ptr() not in own:
-            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    input_ids = torch.zeros(ROWS, LENGTH, dtype=torch.long)
-    mask = torch.zeros(1, 1, LENGTH, LENGTH).expand(ROWS, -1, -1, -1)
-    with saved_tensors_hooks(note, lambda tensor: tensor), FlopCounterMode(display=False) as forward:
-        logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), input_ids[:, 1:].flatten())
-    with FlopCounterMode(display=False) as backward:
-        loss.backward()
-    return forward.get_total_flops(), backward.get_total_flops(), sum(saved.values())
+def adamw(parameters):
+    return torch.optim.AdamW(parameters, lr=1e-3)
 
 
-def test_flops_saved_bytes_and_gradients_equal_a_real_step():
-    real = adapted().train()
-    forward, backward, saved = real_step(real)
-    cost = measure_step(adapted("meta"), ROWS, LENGTH)
-    assert (cost.forward_flops, cost.backward_flops) == (forward, backward)
-    assert cost.saved_bytes == pytest.approx(saved, rel=0.02)  # a few index tensors differ
-    trainable = [parameter for parameter in real.parameters() if parameter.requires_grad]
-    assert cost.gradient_bytes == sum(parameter.grad.nbytes for parameter in trainable)
-
-
-def test_fused_attention_keeps_no_scores_and_computes_the_same():
-    fused, eager = (measure_step(adapted("meta", name), ROWS, 64) for name in ("sdpa", "eager"))
-    assert fused.forward_flops == eager.forward_flops
-    one_score_matrix = ROWS * 4 * 64 * 64 * 4
-    assert fused.saved_bytes < eager.saved_bytes - one_score_matrix
-
-
-def test_forward_is_two_flops_per_weight_and_token_plus_attention():
-    model = adapted("meta")
-    linear = sum(
-        p.numel() for name, p in model.named_parameters() if "norm" not in name and "embed" not in name
+def both(name="lora", rows=PADDED, dtype=torch.float32, changes=None, **settings):
+    """The cost without content, and that of a real step."""
+    changes = changes or {}
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = to_fake_cpu(adapted(name, "meta", dtype, **changes), mode)
+    settings = StepSettings(optimizer=adamw, max_grad_norm=1.0, **settings)
+    return measure_step(fake, rows, settings, mode), measure_step(
+        adapted(name, dtype=dtype, **changes), rows, settings
     )
-    attention = 2 * 2 * (2 * LENGTH * 32)  # layers, two products, query x key x hidden size
-    cost = measure_step(model, 1, LENGTH)
-    assert cost.forward_flops == LENGTH * (2 * linear + attention)
 
 
-def test_cost_grows_with_rows():
-    one, three = (measure_step(adapted("meta"), rows, LENGTH) for rows in (1, 3))
-    assert three.forward_flops == 3 * one.forward_flops
-    assert three.gradient_bytes == one.gradient_bytes
-    assert three.saved_bytes > 2 * one.saved_bytes
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("rows", [PADDED, EVEN], ids=["padded", "even"])
+def test_without_content_equals_real(name, rows):
+    fake, real = both(name, rows)
+    assert fake == real
 
 
-def test_frozen_layers_below_the_first_adapter_save_nothing():
-    def saved(layers):
-        model = tiny_llama(num_hidden_layers=4, attn_implementation="eager")
-        model.requires_grad_(False)
-        lora = LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=layers)
-        return measure_step(get_peft_model(model, lora).to("meta"), 1, LENGTH).saved_bytes
-
-    assert saved([3]) < saved([1]) < saved([0])
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_and_kernel(policy, kernel):
+    fake, real = both("v1", changes={"attn_implementation": kernel}, checkpointing=POLICIES[policy])
+    assert fake == real
 
 
 @pytest.mark.parametrize(
-    ("kind", "states"), [(torch.optim.AdamW, 2), (torch.optim.SGD, 0), (torch.optim.Adagrad, 1)]
+    ("dtype", "autocast"), [(torch.bfloat16, None), (torch.float32, torch.bfloat16)], ids=["bf16", "autocast"]
 )
-def test_optimizer_state_equals_the_real_one(kind, states):
-    model = adapted("meta")
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    measure_step(model, 1, LENGTH)
-    found = optimizer_bytes(kind(trainable, lr=1e-3))
-    elements = sum(parameter.numel() for parameter in trainable)
-    assert 0 <= found - 4 * states * elements <= 4 * len(trainable)  # a step counter each
+def test_every_precision(dtype, autocast):
+    fake, real = both("v2", dtype=dtype, autocast=autocast)
+    assert fake == real
 
 
-def test_nothing_happens_to_the_weights_of_a_copy():
-    model = adapted("meta")
-    before = copy.deepcopy({name: parameter.shape for name, parameter in model.named_parameters()})
-    measure_step(model, 1, LENGTH)
-    assert {name: parameter.shape for name, parameter in model.named_parameters()} == before
+def test_flops_are_those_of_torchs_counter_on_a_real_step():
+    fake, _ = both("v1")
+    model = adapted("v1").train()
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
+        training_loss(model, make_batch(PADDED)).backward()
+    assert fake.forward_flops + fake.backward_flops == counter.get_total_flops()
+
+
+def test_fused_attention_counts_the_products_of_the_spelled_out_one():
+    """Its backward pass also computes the scores again, and gradients of keys that nobody asks for."""
+    fused, eager = (both(rows=EVEN, changes={"attn_implementation": name})[0] for name in ("sdpa", "eager"))
+    assert fused.forward_flops == eager.forward_flops
+    one_product = 2 * 2 * 4 * 24 * 24 * 8 * 2  # layers, rows, heads, T, S, head size, multiply and add
+    assert 0 <= fused.backward_flops - eager.backward_flops <= 2 * one_product
+
+
+def test_the_peak_holds_weights_state_and_logits_in_their_parts():
+    cost, _ = both()
+    model = adapted()
+    parameters = list(model.parameters())
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    assert cost.resident[WEIGHTS] == sum(parameter.nbytes for parameter in parameters)
+    size = sum(parameter.nbytes for parameter in trainable)
+    assert cost.resident[OPTIMIZER] == 2 * size + 4 * len(trainable)
+    assert cost.gradient_bytes == size
+    assert cost.peak.total >= sum(cost.resident.values())
+    assert LOGITS in cost.peak.parts
+
+
+def test_accumulation_keeps_gradients_during_the_forward_pass():
+    without, _ = both(accumulates=False)
+    accumulating, real = both(accumulates=True)
+    assert accumulating == real
+    assert accumulating.peak.parts[GRADIENTS] >= without.peak.parts.get(GRADIENTS, 0)
+    assert accumulating.peak.total >= without.peak.total
+
+
+def test_frozen_layers_below_the_first_adapter_keep_nothing():
+    def beyond(layers):
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        model = tiny_llama(num_hidden_layers=4).requires_grad_(False)
+        lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], layers_to_transform=layers)
+        fake = to_fake_cpu(get_peft_model(model, lora).to("meta"), mode)
+        return measure_step(fake, EVEN, StepSettings(), mode).peak.total
+
+    assert beyond([3]) < beyond([1]) < beyond([0])
+
+
+def test_the_weights_of_a_simulated_model_stay_as_they_are():
+    model = adapted("v1")
+    before = copy.deepcopy(model.state_dict())
+    measure_step(model, EVEN, StepSettings())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_batch_labels_the_ends_of_its_rows():
+    batch = make_batch(PADDED)
+    assert batch["attention_mask"].sum(1).tolist() == [24, 17]
+    assert (batch["labels"] != -100).sum(1).tolist() == [12, 5]
+    assert (batch["labels"][1, 12:17] == 0).all()

@@ -1,0 +1,46 @@
+"""FLOPs of any batch from those of four."""
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from llama_adapter import ZeroInitConfig
+from llama_adapter.planning.fake_model import to_fake_cpu
+from llama_adapter.planning.flops import FlopModel, fit_flops
+from llama_adapter.planning.step import Row, StepSettings, measure_step
+from tests.tiny import tiny_llama
+
+
+def test_a_polynomial_is_found_again():
+    true = FlopModel(7.0, 3.0, 11.0, 100.0)
+
+    def count(rows):
+        length = max(row.tokens for row in rows)
+        labelled = sum(row.labelled for row in rows)
+        return round(true.of(len(rows) * length, len(rows) * length**2, labelled))
+
+    found = fit_flops(count, 40)
+    assert found.per_token == pytest.approx(7)
+    assert found.per_square == pytest.approx(3)
+    assert found.per_label == pytest.approx(11)
+    assert found.per_batch == pytest.approx(100)
+
+
+def test_batches_that_were_not_counted_are_predicted_exactly():
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def count(rows):
+        model = tiny_llama().requires_grad_(False)
+        config = ZeroInitConfig(task_type="CAUSAL_LM", prompt_length=3, prompt_layers=2)
+        fake = to_fake_cpu(get_peft_model(model, config).to("meta"), mode)
+        cost = measure_step(fake, rows, StepSettings(), mode)
+        return cost.forward_flops + cost.backward_flops
+
+    found = fit_flops(count, 20)
+    rows = [Row(37, 9), Row(30, 30), Row(12, 4)]
+    # the first token of the second row has a label and nothing before it
+    expected = found.of(3 * 37, 3 * 37**2, 9 + 29 + 4)
+    assert count(rows) == pytest.approx(expected, rel=1e-9)
+    assert found.per_square > 0
+    assert torch.is_grad_enabled()
