@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest bench check static format hooks clean distclean
+.PHONY: help install demo test test-slow test-lowest bench gpu-check check static format hooks clean distclean
 
 help:
 	@echo "make demo       fine-tune a real small LLaMA on this machine's CPU in a few minutes"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make test-lowest  the tests with the oldest releases that are supported"
 	@echo "make bench      speed and memory beside other methods; writes benchmarks/results"
+	@echo "make gpu-check  on a machine with a GPU: what the planner predicts beside what is measured"
 	@echo "make static     format, lint, types and import rules"
 	@echo "make check      static and test: what a change must pass"
 	@echo "make format     rewrite the files as 'make static' wants them"
@@ -53,6 +54,9 @@ test-lowest: .venv-lowest/.installed
 bench: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks $(ARGS)
 	$(BIN)/python -m benchmarks.check
+
+gpu-check: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.planner_truth --gpu $(ARGS)
 
 check: static test
 

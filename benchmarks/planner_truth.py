@@ -1,7 +1,6 @@
 """The planner against the truth: its prediction beside what the trainer really takes, in fresh processes.
 
-Every case is a real run of the trainer. Memory is measured twice, in two steps and with nothing of the planner:
-by the resident set of the process above what it was before the step, under an allocator set up to give memory
+Every case is a real run of the trainer. Memory is measured twice, in two steps, with nothing of the planner: by the resident set of the process above what it was before the step, under an allocator set up to give memory
 back at once; and by torch's profiler, which records every allocation of torch's allocator, kernels' own ones
 included. On a GPU it is torch's own statistics instead. FLOPs are those of FlopCounterMode, in one more step.
 Sizes of the weights count here, their values do not, so a model is made from a configuration.
@@ -176,7 +175,7 @@ def adapter(method: str) -> PeftConfig:
     """The adapter of a method, in every layer."""
     if method == "lora":
         return LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
-    return ZeroInitConfig(preset=method)  # type: ignore[arg-type]
+    return ZeroInitConfig(preset=method)
 
 
 def _training(case: Case, output: str) -> TrainingConfig:
@@ -208,7 +207,7 @@ def _fresh(case: Case, folder: Path) -> dict[str, int]:
 
 
 class _Measuring(TrainerCallback):
-    """Measures one thing in each optimizer step, from the third on: what is made once has been made by then."""
+    """Measures one thing per optimizer step, from the third on: what is made once has been made by then."""
 
     def __init__(self) -> None:
         self.found: dict[str, int] = {}

@@ -64,7 +64,7 @@ VERBS = (
     Verb(
         "plan",
         "llama_adapter.planning:plan",
-        "parameters, memory and FLOPs of a run, before loading anything",
+        "memory, FLOPs and time of a run, and what fits, before loading",
     ),
     Verb("evaluate scienceqa", "llama_adapter.evaluation.scienceqa.task:scienceqa", "accuracy by class"),
     Verb(

@@ -5,6 +5,7 @@ Unusual: rates are dense ones; data sheets print those with 2:4 sparsity in larg
 then). A CPU has no such sheet, so its rates are measured, in about a second. It knows no model.
 """
 
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -112,6 +113,7 @@ def _plain(name: str) -> str:
     return re.sub(r"nvidia|geforce|rtx|gb|[^a-z0-9]", "", name.lower())
 
 
+@functools.cache
 def measured_cpu(seconds: float = 0.3) -> Device:
     """This machine's processor, its rates measured with torch as it is set up (threads included).
 

@@ -1,6 +1,6 @@
 """Other ways to do the same run: precision, checkpointing, rows, sharing; which fit and which is fastest.
 
-Every combination of base type and checkpointing policy is simulated at two batch sizes; memory between them is
+Every combination of base type and checkpointing policy is simulated at two batch sizes; memory in between is
 interpolated, which never says too little, since each moment of a step grows linearly and the peak is the
 largest of them. Quantised bases and sharing are arithmetic on top. Nothing is printed here.
 """
@@ -144,9 +144,7 @@ class _Memory:
     def __init__(self, simulation: Simulation, workload: Workload, variant: Variant) -> None:
         self.few = 1
         self.many = max(MANY_ROWS, 2 * simulation.config.training.per_device_train_batch_size)
-        self.costs = [
-            simulation.cost(variant, workload.heaviest(rows)) for rows in (self.few, self.many)
-        ]
+        self.costs = [simulation.cost(variant, workload.heaviest(rows)) for rows in (self.few, self.many)]
 
     def on(
         self,

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from jaxtyping import Shaped
+from peft import PeftModel
+from torch import Tensor, nn
 
 from llama_adapter.hardware import CPU, GIB, Device
 from llama_adapter.planning.step import StepCost
@@ -71,17 +73,12 @@ class ModelSizes:
 
 def model_sizes(model: nn.Module) -> ModelSizes:
     """Sizes of a model with its adapter."""
-    named: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    named: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     names = set(getattr(named, "_no_split_modules", None) or [])
     blocks = [module for module in model.modules() if type(module).__name__ in names]
     in_blocks = [_num_bytes(block) for block in blocks]
     total = _num_bytes(model)
-    linear = [
-        module.weight
-        for block in blocks
-        for module in block.modules()
-        if isinstance(module, nn.Linear) and not module.weight.requires_grad
-    ]
+    linear = [weight for block in blocks for weight in _frozen_linear(block)]
     return ModelSizes(
         total=total,
         largest_block=max(in_blocks, default=total),
@@ -128,11 +125,11 @@ def device_memory(
 
 
 def _sharded(parts: Mapping[str, int], sizes: ModelSizes, devices: int) -> dict[str, int]:
-    """FSDP2: 1/N of everything; whole are the layer that runs, the one fetched meanwhile, and what is in none.
+    """FSDP2: 1/N of everything; whole are the layer that runs, the next one, and what is in no layer.
 
-    Embeddings and output head are in no layer; they are gathered at the start of a step and stay.
+    The latter, embeddings and output head, are gathered at the start of a step and stay.
     """
-    shares = {part: size for part, size in parts.items()}
+    shares = dict(parts)
     for part in (WEIGHTS, GRADIENTS, OPTIMIZER):
         shares[part] = -(-shares.get(part, 0) // devices)
     shares[GATHERED] = 2 * sizes.largest_block + sizes.outside_blocks
@@ -142,6 +139,12 @@ def _sharded(parts: Mapping[str, int], sizes: ModelSizes, devices: int) -> dict[
 def usable_bytes(device: Device) -> int:
     """Memory of a device that a process can have."""
     return int(device.memory_bytes * (1 - (0 if device.name == CPU else DRIVER_SHARE)))
+
+
+def _frozen_linear(block: nn.Module) -> list[Shaped[Tensor, "..."]]:
+    """Weights of a layer's frozen linear maps."""
+    maps = [module for module in block.modules() if isinstance(module, nn.Linear)]
+    return [module.weight for module in maps if not module.weight.requires_grad]
 
 
 def _num_bytes(module: nn.Module) -> int:

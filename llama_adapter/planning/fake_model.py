@@ -78,7 +78,8 @@ def to_fake_cpu(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
         return found
 
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for store in stores:
             for name, tensor in store.items():
                 if tensor is not None:
                     store[name] = fake(tensor)

@@ -40,7 +40,9 @@ def as_tables(plan: Plan) -> dict[str, Table]:
         "Data of an epoch": _data(plan),
         f"Memory of one {plan.device.device}, {plan.rows} x {plan.length} tokens, checkpointing: "
         f"{plan.checkpointing}": _memory(plan),
-        f"One pass of {plan.rows} x {plan.length} tokens, {plan.accumulation} per optimizer step": _flops(plan),
+        f"One pass of {plan.rows} x {plan.length} tokens, {plan.accumulation} per optimizer step": _flops(
+            plan
+        ),
         f"Where it fits, and time at {plan.mfu:.0%} of the peak": _device_table(plan),
     }
     if plan.choices:
@@ -59,7 +61,7 @@ def closing(plan: Plan) -> Iterator[str]:
     )
     if plan.device.device != CPU:
         yield (
-            "Unverified, as no GPU was here: GPU kernels may keep other tensors than the CPU's; CUDA context, "
+            "Unverified, as no GPU was here: GPU kernels may keep other tensors than a CPU's; CUDA context, "
             "fragmentation, DDP and FSDP2 are arithmetic (docs/planning.md). `make gpu-check` compares them."
         )
 

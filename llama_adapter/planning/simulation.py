@@ -1,6 +1,6 @@
 """Steps of one run's model in any variant: precision, mixed precision, activation checkpointing, rows.
 
-A variant is built anew for every step and costs a few seconds whatever its size, so results are kept. What the
+A variant is built anew for each step, which costs a few seconds whatever its size, so results are kept. What the
 run's settings mean for a step (optimizer, clipping, accumulation) is decided here and nowhere else in the
 planner. It does not know devices.
 """
@@ -124,7 +124,7 @@ class Simulation:
 
 
 def accumulation_on(training: TrainingConfig, devices: int) -> int:
-    """Micro-batches of an optimizer step; a preset keeps its rows per step by fewer of them on more devices."""
+    """Micro-batches of an optimizer step; a preset keeps its rows per step, so more devices need fewer."""
     rows = training.per_device_train_batch_size
     preset = training.preset
     if preset is None or training.gradient_accumulation_steps != accumulation_for(
@@ -132,4 +132,3 @@ def accumulation_on(training: TrainingConfig, devices: int) -> int:
     ):
         return training.gradient_accumulation_steps
     return accumulation_for(preset, rows * devices)
-

@@ -3,7 +3,7 @@
 Unusual: the model, the loss over labelled positions, autocast, activation checkpointing, clipping and the
 optimizer are the real ones, and they really run; only the tensors have no content (fake tensors on the
 CPU). Token ids, masks and labels do have content, since models look into them. FLOPs are counted as
-torch's FlopCounterMode does, the CPU's attention kernel included, which it leaves out. Causal attention counts
+torch's FlopCounterMode does, and for the CPU's attention kernel too, which it leaves out. Causal attention counts
 in full, as is usual. It knows nothing of configs, devices and data.
 
 Letters: B rows, T query positions, S key positions, D size of a head.

@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,9 +90,9 @@ class MemoryTimeline(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the operator and notes the storages of what it returns."""
+        if func is torch.ops.prim.device.default:  # a question that is asked for most tensors, no operator
+            return func(*args)
         result = self._run(func, args, kwargs or {})
-        if func is torch.ops.prim.device.default:
-            return result
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._note(leaf, self._part_of(func, args, leaf))
@@ -132,13 +133,13 @@ class MemoryTimeline(TorchDispatchMode):
         if known is None:
             self._parts[key] = part, storage.nbytes()
             self._now[part] += storage.nbytes()
-            self._watchers[key] = weakref.ref(storage, lambda _, key=key: self._forget(key))
+            self._watchers[key] = weakref.ref(storage, partial(self._forget, key))
         elif moving:
             self._now[known[0]] -= known[1]
             self._now[part] += known[1]
             self._parts[key] = part, known[1]
 
-    def _forget(self, key: int) -> None:
+    def _forget(self, key: int, _: Any) -> None:
         part, size = self._parts.pop(key)
         del self._watchers[key]
         self._now[part] -= size

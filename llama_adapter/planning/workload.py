@@ -1,7 +1,7 @@
 """What an epoch feeds the model: the lengths of its records, its batches, and the padding between them.
 
 Lengths come from the data, prepared as for training (and kept in the same cache, so nothing is done twice),
-or from a stated mean where data are not at hand. Batches are drawn like the trainer draws them: shuffled rows,
+or from a stated mean where data are not at hand. Batches are made as the trainer makes them: shuffled rows,
 padded to the longest of each batch. It knows no model and no device.
 
 Letters: B rows of a batch, T its length.
@@ -146,9 +146,7 @@ def measured_workload(data: DataConfig, base: BaseModelConfig) -> Workload:
         for labels in batch["labels"].to_pylist():
             lengths.append(len(labels))
             labelled.append(len(labels) - labels.count(IGNORE))
-    return Workload(
-        lengths=numpy.array(lengths), labelled=numpy.array(labelled), longest=max(lengths)
-    )
+    return Workload(lengths=numpy.array(lengths), labelled=numpy.array(labelled), longest=max(lengths))
 
 
 def stated_workload(
@@ -187,4 +185,3 @@ def stated_workload(
         padding=padding,
         measured=False,
     )
-

@@ -6,13 +6,13 @@ from peft import LoraConfig
 from transformers import LlamaConfig
 
 from llama_adapter.data import DataConfig, SourceConfig
+from llama_adapter.hardware import Device, find_device
 from llama_adapter.models import BaseModelConfig
 from llama_adapter.planning import PlanConfig
 from llama_adapter.planning.choices import Choice, advice, compare
 from llama_adapter.planning.device_memory import device_memory, model_sizes, usable_bytes
 from llama_adapter.planning.simulation import POLICIES, Simulation
 from llama_adapter.planning.workload import stated_workload
-from llama_adapter.hardware import Device, find_device
 from llama_adapter.training import TrainingConfig
 
 

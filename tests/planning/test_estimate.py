@@ -103,7 +103,7 @@ def test_time_follows_mfu_rate_and_epochs(base):
 def test_missing_data_are_said_and_full_rows_assumed(base):
     found = estimate(config(base, plan={"tokens_per_record": None, "records": None}))
     assert found.load.tokens == 16
-    assert any("none.jsonl" in note and "--tokens-per-record" in note for note in found.notes)
+    assert any("Data not read" in note and "--tokens-per-record" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The verb through the program."""
 
 import json
+from dataclasses import replace
 
 from llama_adapter.cli import main
+from llama_adapter.hardware import find_device
 
 
 def write_config(tmp_path, base):
@@ -41,14 +43,16 @@ def test_plan_as_json(tmp_path, tiny_base, capsys):
     assert found["choices"] == []
 
 
-def test_what_does_not_fit_comes_with_what_does(tmp_path, tiny_base, capsys):
+def test_what_does_not_fit_comes_with_what_does(tmp_path, tiny_base, capsys, monkeypatch):
+    small = replace(find_device("h100"), memory_gib=0.63)
+    monkeypatch.setattr("llama_adapter.planning.estimate.find_device", lambda name: small)
     write_config(tmp_path, tiny_base)
-    words = ["plan", "run.yaml", "--gpu", "t4", "--data.max-length", "16384"]
-    words += ["--training.per-device-train-batch-size", "2048", "--tokens-per-record", "9", "--records", "9"]
+    words = ["plan", "run.yaml", "--training.per-device-train-batch-size", "64", "--gpu", "h100"]
+    assert main([*words, "--compare", "false"]) == 0
+    assert "Does not fit" in (text := capsys.readouterr().out)
+    assert "--compare true" in text
     assert main(words) == 0
-    text = capsys.readouterr().out
-    assert "Does not fit" in text
-    assert "The cheapest change that fits is --" in text
+    assert "The cheapest change that fits is --" in capsys.readouterr().out
 
 
 def test_plan_leaves_with_2_when_the_base_or_the_gpu_is_missing(tmp_path, tiny_base, capsys):

@@ -11,7 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from llama_adapter import ZeroInitConfig
 from llama_adapter.planning.fake_model import to_fake_cpu
 from llama_adapter.planning.simulation import POLICIES
-from llama_adapter.planning.step import FLOP_FORMULAS, Row, StepSettings, make_batch, measure_step, training_loss
+from llama_adapter.planning.step import (
+    FLOP_FORMULAS,
+    Row,
+    StepSettings,
+    make_batch,
+    measure_step,
+    training_loss,
+)
 from llama_adapter.planning.timeline import GRADIENTS, LOGITS, OPTIMIZER, WEIGHTS
 from tests.tiny import tiny_llama
 

@@ -1,10 +1,10 @@
 """Memory over time, against what is known to be alive."""
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 from llama_adapter.planning.timeline import ACTIVATIONS, CASTS, LOGITS, WEIGHTS, WORKING, MemoryTimeline
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 
 def scenario():

@@ -1,6 +1,7 @@
 """Lengths and batches of an epoch."""
 
 import json
+from math import ceil
 
 import numpy
 import pytest
@@ -30,8 +31,8 @@ def test_an_epoch_has_every_token_once(lengths, rows, devices, accumulation):
     assert load.tokens == sum(lengths)
     assert load.tokens <= load.padded <= len(lengths) * max(lengths)
     assert 0 <= load.padding_share < 1
-    assert load.batches == -(-(-(-len(lengths) // rows)) // devices)
-    assert load.optimizer_steps == -(-load.batches // accumulation)
+    assert load.batches == ceil(ceil(len(lengths) / rows) / devices)
+    assert load.optimizer_steps == ceil(load.batches / accumulation)
     assert load.padded**2 / len(lengths) <= load.squares * 1.0001
 
 
