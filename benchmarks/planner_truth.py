@@ -1,6 +1,7 @@
 """The planner against the truth: its prediction beside what the trainer really takes, in fresh processes.
 
-Every case is a real run of the trainer. Memory is measured twice, in two steps, with nothing of the planner: by the resident set of the process above what it was before the step, under an allocator set up to give memory
+Every case is a real run of the trainer. Memory is measured twice, in two steps, with nothing of the planner: by
+the resident set of the process above what it was before the step, under an allocator set up to give memory
 back at once; and by torch's profiler, which records every allocation of torch's allocator, kernels' own ones
 included. On a GPU it is torch's own statistics instead. FLOPs are those of FlopCounterMode, in one more step.
 Sizes of the weights count here, their values do not, so a model is made from a configuration.

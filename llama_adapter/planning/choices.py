@@ -22,8 +22,8 @@ from llama_adapter.planning.device_memory import (
 from llama_adapter.planning.simulation import POLICIES, Simulation, Variant
 from llama_adapter.planning.workload import Workload
 
-MANY_ROWS = 32
-"""The larger of the two batches, or twice the run's own."""
+_MANY = 32
+"""The larger of the two batches is so many times the smallest, or twice the run's own."""
 
 SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -38,13 +38,13 @@ class Choice:
     """Policy."""
     sharing: Sharing
     """How devices share the work."""
-    rows: int
-    """Rows of a device's batch: the run's own, or as many as fit; 1 where none fits."""
+    size: int
+    """Of a device's batch, in rows or tokens: the run's own, or the largest that fits, or the smallest."""
     memory_bytes: int
-    """On one device, with these rows."""
+    """On one device, with such batches."""
     fits: bool
-    """Whether these rows fit."""
-    most_rows: int
+    """Whether they fit."""
+    largest: int
     """The largest batch that fits; 0 where none does."""
     seconds_per_epoch: float
     """At the stated MFU."""
@@ -69,7 +69,7 @@ class _Precision:
 
 
 Timer = Callable[[Variant, int, Sharing, ModelSizes, Quantisation], float]
-"""Seconds per epoch of a variant with so many rows."""
+"""Seconds per epoch of a variant with batches of such a size."""
 
 
 def compare(
@@ -93,58 +93,55 @@ def compare(
             memory = _Memory(simulation, workload, variant)
             for sharing in _sharings(devices, precision.quantisation):
                 bytes_of = memory.on(device, devices, sizes, sharing, precision.quantisation)
-                found.append(_choice(simulation, tried, sharing, bytes_of, device, sizes, timer))
+                size, largest = memory.largest_that_fits(bytes_of, usable_bytes(device))
+                found.append(
+                    Choice(
+                        precision=tried.label,
+                        checkpointing=policy,
+                        sharing=sharing,
+                        size=size,
+                        memory_bytes=bytes_of(size),
+                        fits=largest > 0,
+                        largest=largest,
+                        seconds_per_epoch=timer(variant, size, sharing, sizes, tried.quantisation),
+                        options=_options(simulation, tried, sharing, memory, size),
+                    )
+                )
     return sorted(found, key=lambda choice: (not choice.fits, choice.seconds_per_epoch, len(choice.options)))
 
 
-def _choice(
-    simulation: Simulation,
-    precision: _Precision,
-    sharing: Sharing,
-    bytes_of: Callable[[int], int],
-    device: Device,
-    sizes: ModelSizes,
-    timer: Timer,
-) -> Choice:
-    """One line of the comparison."""
-    wanted = simulation.config.training.per_device_train_batch_size
-    most = _most_rows(bytes_of, usable_bytes(device))
-    rows = min(wanted, max(1, most))
+def _options(
+    simulation: Simulation, precision: _Precision, sharing: Sharing, memory: "_Memory", size: int
+) -> list[str]:
+    """What to add to the command for a choice."""
     options = [*precision.options, *_policy_option(simulation, precision.variant.checkpointing)]
     if sharing == "fsdp2" and not simulation.config.training.fsdp:
         options.append('--training.fsdp "full_shard auto_wrap"')
-    if rows != wanted:
-        options.append(f"--training.per-device-train-batch-size {rows}")
-    return Choice(
-        precision=precision.label,
-        checkpointing=precision.variant.checkpointing,
-        sharing=sharing,
-        rows=rows,
-        memory_bytes=bytes_of(rows),
-        fits=most >= 1,
-        most_rows=most,
-        seconds_per_epoch=timer(precision.variant, rows, sharing, sizes, precision.quantisation),
-        options=options,
-    )
+    if size != memory.wanted:
+        unit = "per-device-train-batch-size" if memory.batching == "rows" else "tokens-per-batch"
+        options.append(f"--training.{unit} {size}")
+    return options
 
 
-def advice(choices: list[Choice], wanted_rows: int) -> Choice | None:
+def advice(choices: list[Choice], wanted: int) -> Choice | None:
     """The cheapest change that fits: fewest options, then the fastest; None where nothing fits."""
     fitting = [choice for choice in choices if choice.fits and choice.options]
     return min(
         fitting,
-        key=lambda choice: (choice.rows != wanted_rows, len(choice.options), choice.seconds_per_epoch),
+        key=lambda choice: (choice.size != wanted, len(choice.options), choice.seconds_per_epoch),
         default=None,
     )
 
 
 class _Memory:
-    """Memory of a variant for any number of rows, from two."""
+    """Memory of a variant for batches of any size, from two."""
 
     def __init__(self, simulation: Simulation, workload: Workload, variant: Variant) -> None:
-        self.few = 1
-        self.many = max(MANY_ROWS, 2 * simulation.config.training.per_device_train_batch_size)
-        self.costs = [simulation.cost(variant, workload.heaviest(rows)) for rows in (self.few, self.many)]
+        self.batching = workload.batching
+        self.wanted = workload.size(simulation.config.training)
+        self.few = workload.smallest
+        self.many = max(_MANY * self.few, 2 * self.wanted)
+        self.costs = [simulation.cost(variant, workload.heaviest(size)) for size in (self.few, self.many)]
 
     def on(
         self,
@@ -154,21 +151,22 @@ class _Memory:
         sharing: Sharing,
         quantisation: Quantisation,
     ) -> Callable[[int], int]:
-        """Rows -> bytes on one device."""
+        """Size of a batch -> bytes on one device."""
         few, many = (
             sum(device_memory(cost, sizes, device, sharing, devices, quantisation).values())
             for cost in self.costs
         )
         slope = (many - few) / (self.many - self.few)
-        return lambda rows: int(few + slope * (rows - self.few))
+        return lambda size: int(few + slope * (size - self.few))
 
-
-def _most_rows(bytes_of: Callable[[int], int], limit: int) -> int:
-    """The largest number of rows whose memory is within the limit."""
-    one, two = bytes_of(1), bytes_of(2)
-    if one > limit:
-        return 0
-    return 1 + int((limit - one) / max(two - one, 1))
+    def largest_that_fits(self, bytes_of: Callable[[int], int], limit: int) -> tuple[int, int]:
+        """The size to use, and the largest that fits; the latter is 0 if none does."""
+        few, many = bytes_of(self.few), bytes_of(self.many)
+        if few > limit:
+            return self.few, 0
+        steps = (limit - few) / max(many - few, 1)
+        largest = self.few + int(steps * (self.many - self.few))
+        return min(self.wanted, largest), largest
 
 
 def _precisions(configured: Variant, device: Device) -> Iterator[_Precision]:

@@ -65,6 +65,10 @@ class Plan:
     """Of its weights and of mixed precision."""
     checkpointing: str
     """Policy of activation checkpointing."""
+    batching: str
+    """Whether batches count rows or tokens, or are packed."""
+    size: int
+    """Size of a batch of a device, in rows or tokens."""
     rows: int
     """Rows of the heaviest batch of a device."""
     length: int
@@ -105,6 +109,11 @@ class Plan:
     """What is assumed or missing."""
 
     @property
+    def unit(self) -> str:
+        """What a batch's size counts."""
+        return "rows" if self.batching == "rows" else "tokens"
+
+    @property
     def trainable(self) -> int:
         """Number of trainable parameters."""
         return sum(part.trainable for part in self.parts)
@@ -126,19 +135,21 @@ def estimate(config: PlanConfig) -> Plan:
     simulation = Simulation(config, config.num_gpus)
     notes = simulation.notes
     workload = find_workload(config, notes)
-    variant, rows = simulation.configured, config.training.per_device_train_batch_size
-    heaviest = workload.heaviest(rows)
+    variant, size = simulation.configured, workload.size(config.training)
+    heaviest = workload.heaviest(size)
     cost = simulation.cost(variant, heaviest)
     clock = _Clock(config, simulation, workload)
     model = simulation.meta_model(variant.dtype)
     sizes = model_sizes(model)
     sharing = configured_sharing(config)
-    load = clock.load(rows, config.num_gpus)
+    load = clock.load(size, config.num_gpus)
     return Plan(
         base=config.base.name_or_path,
         precision=_precision(variant),
         checkpointing=variant.checkpointing,
-        rows=rows,
+        batching=workload.batching,
+        size=size,
+        rows=len(heaviest),
         length=max(row.tokens for row in heaviest),
         accumulation=simulation.accumulation,
         epochs=_epochs(config, load),
@@ -186,16 +197,21 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
             f"batch has every row at {longest} tokens."
         )
         return stated_workload(
-            config.tokens_per_record, config.records, longest, config.labelled_share, padding
+            config.tokens_per_record,
+            config.records,
+            longest,
+            config.labelled_share,
+            padding,
+            config.training.batching,
         )
     try:
-        return measured_workload(config.data, config.base)
+        return measured_workload(config.data, config.base, config.training.batching)
     except UserError as error:
         notes.append(
             f"Data not read, so time is for one record: {error} Or state them with --tokens-per-record and "
             "--records."
         )
-        return stated_workload(longest, 1, longest, config.labelled_share)
+        return stated_workload(longest, 1, longest, config.labelled_share, batching=config.training.batching)
 
 
 def configured_sharing(config: PlanConfig) -> Sharing:
@@ -216,10 +232,10 @@ class _Clock:
             lambda rows: _all_flops(simulation.cost(variant, rows)), min(typical, workload.longest)
         )
 
-    def load(self, rows: int, devices: int) -> EpochLoad:
+    def load(self, size: int, devices: int) -> EpochLoad:
         """The batches of an epoch."""
         return self.workload.epoch(
-            rows, devices, self.simulation.accumulation, seed=self.config.training.seed
+            size, devices, self.simulation.accumulation, seed=self.config.training.seed
         )
 
     def on(self, device: Device, cost: StepCost, sizes: ModelSizes, sharing: Sharing) -> DevicePlan:
@@ -227,13 +243,13 @@ class _Clock:
         devices = 1 if device.name == CPU else self.config.num_gpus
         sharing = sharing if devices > 1 else "single"
         memory = device_memory(cost, sizes, device, sharing, devices)
-        variant, rows = self.simulation.configured, self.config.training.per_device_train_batch_size
+        variant, size = self.simulation.configured, self.workload.size(self.config.training)
         return DevicePlan(
             device=device.name,
             devices=devices,
             memory_bytes=sum(memory.values()),
             usable_bytes=usable_bytes(device),
-            seconds_per_epoch=self.seconds(device, devices, variant, rows, sharing, sizes, "none"),
+            seconds_per_epoch=self.seconds(device, devices, variant, size, sharing, sizes, "none"),
         )
 
     def seconds(
@@ -241,13 +257,13 @@ class _Clock:
         device: Device,
         devices: int,
         variant: Variant,
-        rows: int,
+        size: int,
         sharing: Sharing,
         sizes: ModelSizes,
         quantisation: Quantisation,
     ) -> float:
         """Seconds of an epoch."""
-        load = self.load(rows, devices)
+        load = self.load(size, devices)
         counted = self.flops.of(load.padded, load.squares, load.labelled, load.batches * devices)
         flops = counted * self._recomputed(variant)
         quantised = quantisation != "none"
@@ -267,7 +283,7 @@ class _Clock:
         own = self.simulation.configured
         if variant.checkpointing == own.checkpointing:
             return 1.0
-        row = self.workload.heaviest(1)
+        row = self.workload.heaviest(self.workload.smallest)
         return _all_flops(self.simulation.cost(variant, row)) / _all_flops(self.simulation.cost(own, row))
 
 
@@ -278,9 +294,9 @@ def _choices(
     devices = 1 if device.name == CPU else config.num_gpus
 
     def timer(
-        variant: Variant, rows: int, sharing: Sharing, sizes: ModelSizes, quantisation: Quantisation
+        variant: Variant, size: int, sharing: Sharing, sizes: ModelSizes, quantisation: Quantisation
     ) -> float:
-        return clock.seconds(device, devices, variant, rows, sharing, sizes, quantisation)
+        return clock.seconds(device, devices, variant, size, sharing, sizes, quantisation)
 
     return compare(simulation, workload, device, devices, timer)
 

@@ -69,7 +69,7 @@ def closing(plan: Plan) -> Iterator[str]:
 def _verdict(plan: Plan) -> str:
     here = plan.device
     size = f"{readable(here.memory_bytes, 1024, 'B')} of {readable(here.usable_bytes, 1024, 'B')}"
-    change = advice(plan.choices, plan.rows)
+    change = advice(plan.choices, plan.size)
     if here.fits:
         line = f"Fits: {size} on each {here.device}."
         faster = plan.choices[0] if plan.choices else None
@@ -174,22 +174,22 @@ def _device_table(plan: Plan) -> Table:
 
 def _choice_table(plan: Plan) -> Table:
     """Other ways."""
-    table = _table("Precision", "checkpointing", "sharing", "rows", "memory", "rows that fit", "epoch")
+    table = _table("Precision", "checkpointing", "sharing", plan.unit, "memory", f"most {plan.unit}", "epoch")
     for choice in plan.choices[:SHOWN_CHOICES]:
         table.add_row(
             choice.precision + ("" if choice.options else " *"),
             choice.checkpointing,
             choice.sharing,
-            str(choice.rows),
+            f"{choice.size:,}",
             _size(choice.memory_bytes),
-            _rows_that_fit(choice),
+            _largest(choice),
             duration(choice.seconds_per_epoch),
         )
     return table
 
 
-def _rows_that_fit(choice: Choice) -> str:
-    return f"{choice.most_rows:,}" if choice.fits else "none"
+def _largest(choice: Choice) -> str:
+    return f"{choice.largest:,}" if choice.fits else "none"
 
 
 def _table(first: str, *others: str) -> Table:

@@ -1,6 +1,6 @@
 """Steps of one run's model in any variant: precision, mixed precision, activation checkpointing, rows.
 
-A variant is built anew for each step, which costs a few seconds whatever its size, so results are kept. What the
+Every step has a variant built for it, which costs seconds whatever its size, so results are kept. What the
 run's settings mean for a step (optimizer, clipping, accumulation) is decided here and nowhere else in the
 planner. It does not know devices.
 """
@@ -101,6 +101,8 @@ class Simulation:
             checkpointing=POLICIES[variant.checkpointing],
             optimizer=self._optimizer,
             max_grad_norm=self.config.training.max_grad_norm,
+            loss_kernel=self.config.training.loss_kernel,
+            loss_chunk_rows=self.config.training.loss_chunk_rows,
             accumulates=self.accumulation > 1,
         )
         try:

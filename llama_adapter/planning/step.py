@@ -3,27 +3,30 @@
 Unusual: the model, the loss over labelled positions, autocast, activation checkpointing, clipping and the
 optimizer are the real ones, and they really run; only the tensors have no content (fake tensors on the
 CPU). Token ids, masks and labels do have content, since models look into them. FLOPs are counted as
-torch's FlopCounterMode does, and for the CPU's attention kernel too, which it leaves out. Causal attention counts
-in full, as is usual. It knows nothing of configs, devices and data.
+torch's FlopCounterMode does, and for the CPU's attention kernel too, which it leaves out; causal attention in
+full, as is usual. It knows nothing of configs, devices and data.
 
 Letters: B rows, T query positions, S key positions, D size of a head.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accelerate.utils.operations import convert_outputs_to_fp32
+from accelerate.utils.operations import convert_to_fp32
 from jaxtyping import Float, Int, Shaped
+from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from llama_adapter.planning.timeline import BUFFERS, GRADIENTS, OPTIMIZER, WEIGHTS, MemoryTimeline, Peak
+from llama_adapter.training.labelled_loss import LabelledLoss, LossKernel
 from llama_adapter.training.loss import IGNORED, LabelledPositions
+from llama_adapter.training.packing import packed_inputs
 
 
 def _attention_flops(query: Sequence[int], key: Sequence[int], *rest: Any, **options: Any) -> int:
@@ -80,6 +83,8 @@ class Row:
     """Its length."""
     labelled: int
     """How many of its tokens carry loss, the last ones."""
+    records: int | None = None
+    """How many records of equal length are packed into it; None where batches are not packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,10 @@ class StepSettings:
     """Makes the optimizer; None leaves its step out."""
     max_grad_norm: float = 0.0
     """Gradient clipping; 0 for none."""
+    loss_kernel: LossKernel = "auto"
+    """As in ``TrainingConfig``."""
+    loss_chunk_rows: int | None = None
+    """Likewise."""
     accumulates: bool = False
     """Whether gradients of an earlier micro-batch are there already."""
 
@@ -158,7 +167,7 @@ def _step(
     timeline.start()
     with FlopCount() as counter:
         timeline.phase = "forward"
-        loss = training_loss(model, batch, settings.autocast)
+        loss = training_loss(model, batch, settings)
         forward = counter.total
         timeline.phase = "backward"
         loss.backward()
@@ -181,41 +190,58 @@ def _step(
 
 
 def training_loss(
-    model: nn.Module, batch: dict[str, Int[Tensor, "B T"]], autocast: torch.dtype | None = None
+    model: nn.Module, batch: dict[str, Int[Tensor, "B T"]], settings: StepSettings
 ) -> Float[Tensor, ""]:
     """The trainer's loss of a micro-batch, with its scope: only the loss is left when it returns.
 
     Args:
-        model: its output embedding sees labelled positions only.
-        batch: ``input_ids``, ``attention_mask`` and ``labels``.
-        autocast: as in ``StepSettings``; results then come back in fp32, as accelerate does it.
+        model: with an adapter or without.
+        batch: what ``make_batch`` makes.
+        settings: precision and loss; with autocast results come back in fp32, as accelerate does it.
     """
     positions = LabelledPositions(batch["labels"])
-    passed = {name: value for name, value in batch.items() if name != "labels"}
-    forward = model.__call__ if autocast is None else convert_outputs_to_fp32(model.__call__)
-    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
-    context: AbstractContextManager[Any] = nullcontext()
-    if autocast is not None:
-        context = torch.autocast("cpu", dtype=autocast)
-    with positions.narrowed(head), context:
-        outputs = forward(**passed)
-    losses = positions.losses(outputs.logits)
+    passed = {name: value for name, value in batch.items() if name != "labels"} | packed_inputs(batch)
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    compute = LabelledLoss(settings.loss_kernel, settings.loss_chunk_rows, trusted=True)
+    called: Any = _Autocast(model, settings.autocast) if settings.autocast is not None else model
+    _, losses = compute(called, passed, positions, base)
     return losses.sum() / max(losses.numel(), 1)
 
 
+class _Autocast(nn.Module):
+    """A model in mixed precision, its results in fp32."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+
+    def forward(self, **inputs: Any) -> Any:
+        """The model's outputs; shapes as the model's own."""
+        with torch.autocast("cpu", dtype=self.dtype):
+            outputs = self.model(**inputs)
+        return convert_to_fp32(outputs)
+
+
 def make_batch(rows: Sequence[Row]) -> dict[str, Int[Tensor, "B T"]]:
-    """A batch as the collator makes it: right-padded, the last ``labelled`` tokens of a row with loss."""
+    """A batch as the collators make it: right-padded, or packed; the last tokens of a row carry its loss.
+
+    Args:
+        rows: B rows; only the first one if it is packed.
+    """
+    if rows[0].records is not None:
+        rows = rows[:1]
     longest = max(row.tokens for row in rows)
     shape = (len(rows), longest)
-    batch = {
-        "input_ids": torch.zeros(shape, dtype=torch.long),
-        "attention_mask": torch.zeros(shape, dtype=torch.long),
-        "labels": torch.full(shape, IGNORED),
-    }
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED)
     for index, row in enumerate(rows):
-        batch["attention_mask"][index, : row.tokens] = 1
-        batch["labels"][index, row.tokens - row.labelled : row.tokens] = 0
-    return batch
+        mask[index, : row.tokens] = 1
+        labels[index, row.tokens - row.labelled : row.tokens] = 0
+    if rows[0].records is None:
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    positions = torch.arange(longest) % -(-longest // rows[0].records)
+    return {"input_ids": ids, "position_ids": positions[None], "labels": labels}
 
 
 @contextmanager

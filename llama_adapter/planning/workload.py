@@ -1,23 +1,31 @@
 """What an epoch feeds the model: the lengths of its records, its batches, and the padding between them.
 
 Lengths come from the data, prepared as for training (and kept in the same cache, so nothing is done twice),
-or from a stated mean where data are not at hand. Batches are made as the trainer makes them: shuffled rows,
-padded to the longest of each batch. It knows no model and no device.
+or from a stated mean where data are not at hand. Batches are those of the trainer: random rows, rows of like
+length up to a number of tokens, or packed ones. What is unusual: the size of a batch is one number, in rows
+or in tokens as ``training.batching`` counts. It knows no model and no device.
 
 Letters: B rows of a batch, T its length.
 """
 
 from dataclasses import dataclass
 
+import datasets
 import numpy
+import pyarrow.compute as arrow
 from jaxtyping import Int
 from numpy import ndarray
 
 from llama_adapter.data import DataConfig, build_datasets
+from llama_adapter.data.batch_statistics import batches_of_rows
+from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
 from llama_adapter.data.encoding import IGNORE
+from llama_adapter.data.lengths import row_lengths
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_tokenizer
 from llama_adapter.planning.step import Row
+from llama_adapter.training import TrainingConfig
+from llama_adapter.training.batch_choice import Batching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,8 @@ class Workload:
     """How many of them carry loss."""
     longest: int
     """Length that the heaviest batch is planned with."""
+    batching: Batching = "rows"
+    """How rows become batches."""
     padding: float = 0.0
     """Stated share of padding; only where lengths are stated too."""
     measured: bool = True
@@ -90,44 +100,63 @@ class Workload:
             measured=self.measured,
         )
 
-    def heaviest(self, count: int) -> list[Row]:
-        """The batch of ``count`` rows that takes most memory: the longest records there are."""
+    @property
+    def smallest(self) -> int:
+        """The smallest size of a batch that holds the longest record."""
+        return 1 if self.batching == "rows" else self.longest
+
+    def size(self, training: TrainingConfig) -> int:
+        """The size of a batch that a run asks for."""
+        rows = training.per_device_train_batch_size
+        if self.batching == "rows":
+            return rows
+        return max(self.longest, token_budget(self.lengths, rows, training.tokens_per_batch))
+
+    def heaviest(self, size: int) -> list[Row]:
+        """The batch of that size that takes most memory: the longest records there are, or a full pack."""
+        share = float(self.labelled.sum() / self.lengths.sum())
+        if self.batching == "packed":
+            records = max(1, round(size / float(self.lengths.mean())))
+            return [Row(size, max(1, round(share * size)), records)]
+        count = size if self.batching == "rows" else max(1, size // self.longest)
+        if not self.measured:
+            return [Row(self.longest, max(1, round(share * self.longest)))] * count
         order = numpy.argsort(-self.lengths, kind="stable")
         chosen = [int(order[index % len(order)]) for index in range(count)]
-        if self.measured:
-            return [Row(int(self.lengths[index]), int(self.labelled[index])) for index in chosen]
-        share = self.labelled.sum() / self.lengths.sum()
-        return [Row(self.longest, max(1, round(float(share) * self.longest)))] * count
+        return [Row(int(self.lengths[index]), int(self.labelled[index])) for index in chosen]
 
-    def epoch(self, rows: int, devices: int, accumulation: int, seed: int = 0) -> EpochLoad:
+    def epoch(self, size: int, devices: int, accumulation: int, seed: int = 0) -> EpochLoad:
         """The batches of an epoch.
 
         Args:
-            rows: B of one device.
+            size: of a batch of one device.
             devices: ranks that share the records.
             accumulation: micro-batches of an optimizer step.
             seed: of the shuffling.
         """
-        order = numpy.random.default_rng(seed).permutation(len(self.lengths))
-        sizes = [len(part) for part in _parts(order, rows)]
-        widths = numpy.array([self.lengths[part].max() for part in _parts(order, rows)])
-        widths = widths / (1 - self.padding)
-        batches = -(-len(sizes) // devices)
+        packed = self.batching == "packed"
+        held = [self.lengths[numpy.array(batch)] for batch in self._plan(size, devices, seed) if len(batch)]
+        counts = numpy.array([1 if packed else len(part) for part in held])
+        widths = numpy.array([part.sum() if packed else part.max() for part in held]) / (1 - self.padding)
+        batches = -(-len(held) // devices)
         return EpochLoad(
             batches=batches,
             optimizer_steps=-(-batches // accumulation),
             tokens=int(self.lengths.sum()),
             labelled=int(self.labelled.sum()),
-            padded=int(round(float((numpy.array(sizes) * widths).sum()))),
-            squares=float((numpy.array(sizes) * widths**2).sum()),
+            padded=round(float((counts * widths).sum())),
+            squares=float((counts * widths**2).sum()),
         )
 
+    def _plan(self, size: int, devices: int, seed: int) -> Plan:
+        """Batches of all devices, as numbers of records."""
+        if self.batching == "rows":
+            return batches_of_rows(len(self.lengths), size, seed)
+        rules = BatchRules(tokens=size, packed=self.batching == "packed", ranks=devices, seed=seed)
+        return plan_epoch(self.lengths, rules, 0, batches_per_epoch(self.lengths, rules))
 
-def _parts(order: Int[ndarray, " records"], rows: int) -> list[Int[ndarray, " rows"]]:
-    return [order[start : start + rows] for start in range(0, len(order), rows)]
 
-
-def measured_workload(data: DataConfig, base: BaseModelConfig) -> Workload:
+def measured_workload(data: DataConfig, base: BaseModelConfig, batching: Batching = "rows") -> Workload:
     """The records of the training data, tokenised as for training.
 
     Raises:
@@ -141,16 +170,32 @@ def measured_workload(data: DataConfig, base: BaseModelConfig) -> Workload:
         )
     only_training = DataConfig(**{**vars(data), "evaluation": []})
     rows = build_datasets(only_training, load_tokenizer(base)).train
-    lengths, labelled = list[int](), list[int]()
-    for batch in rows.select_columns(["labels"]).with_format("arrow").iter(batch_size=1024):
-        for labels in batch["labels"].to_pylist():
-            lengths.append(len(labels))
-            labelled.append(len(labels) - labels.count(IGNORE))
-    return Workload(lengths=numpy.array(lengths), labelled=numpy.array(labelled), longest=max(lengths))
+    return Workload(
+        lengths=(lengths := row_lengths(rows)),
+        labelled=_labelled_counts(rows),
+        longest=int(lengths.max()),
+        batching=batching,
+    )
+
+
+def _labelled_counts(rows: datasets.Dataset) -> Int[ndarray, " records"]:
+    """Tokens with loss of each row, read off the table."""
+    found = list[ndarray]()
+    for part in rows.select_columns(["labels"]).with_format("arrow").iter(batch_size=10_000):
+        column = part["labels"].combine_chunks()
+        owners = arrow.list_parent_indices(column).to_numpy()
+        with_loss = arrow.list_flatten(column).to_numpy() != IGNORE
+        found.append(numpy.bincount(owners[with_loss], minlength=len(column)))
+    return numpy.concatenate(found)
 
 
 def stated_workload(
-    tokens: float, records: int, longest: int, labelled_share: float = 1.0, padding: float = 0.0
+    tokens: float,
+    records: int,
+    longest: int,
+    labelled_share: float = 1.0,
+    padding: float = 0.0,
+    batching: Batching = "rows",
 ) -> Workload:
     """Records of which only a mean length is known.
 
@@ -160,6 +205,7 @@ def stated_workload(
         longest: the length that the heaviest batch has in every row.
         labelled_share: share of the tokens that carry loss.
         padding: share of padding in a batch.
+        batching: how rows become batches.
 
     Raises:
         UserError: a number is out of its range.
@@ -184,4 +230,5 @@ def stated_workload(
         longest=max(longest, int(lengths.max())),
         padding=padding,
         measured=False,
+        batching=batching,
     )

@@ -81,14 +81,14 @@ def test_the_largest_batch_fits_and_one_row_more_does_not(simulation):
         if one.precision == "fp32" and one.checkpointing == "none"
     ]
     assert own.fits
-    assert own.most_rows > 4
+    assert own.largest > 4
 
     def used(rows):
         return sum(device_memory(simulation.cost(variant, WORK.heaviest(rows)), sizes, small).values())
 
     limit = usable_bytes(small)
-    assert used(own.most_rows) <= limit * 1.001
-    assert used(own.most_rows + 2) > limit * 0.99
+    assert used(own.largest) <= limit * 1.001
+    assert used(own.largest + 2) > limit * 0.99
 
 
 def test_what_fits_comes_first_and_then_what_is_fast(simulation):
@@ -104,10 +104,10 @@ def choice(fits, seconds, *options, rows=4):
         precision="bf16",
         checkpointing="none",
         sharing="single",
-        rows=rows,
+        size=rows,
         memory_bytes=1,
         fits=fits,
-        most_rows=rows if fits else 0,
+        largest=rows if fits else 0,
         seconds_per_epoch=seconds,
         options=list(options),
     )

@@ -58,6 +58,19 @@ def test_without_content_equals_real(name, rows):
     assert fake == real
 
 
+def test_packed_records():
+    fake, real = both("v1", [Row(30, 12, records=3)])
+    assert fake == real
+    assert fake.peak.total > both("v1", [Row(30, 12)])[0].peak.total, "the mask is there"
+
+
+@pytest.mark.parametrize("kernel", ["auto", "narrowed"])
+@pytest.mark.parametrize("rows", [None, 4])
+def test_every_loss(kernel, rows):
+    fake, real = both("v1", loss_kernel=kernel, loss_chunk_rows=rows)
+    assert fake == real
+
+
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_and_kernel(policy, kernel):
@@ -77,7 +90,7 @@ def test_flops_are_those_of_torchs_counter_on_a_real_step():
     fake, _ = both("v1")
     model = adapted("v1").train()
     with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
-        training_loss(model, make_batch(PADDED)).backward()
+        training_loss(model, make_batch(PADDED), StepSettings()).backward()
     assert fake.forward_flops + fake.backward_flops == counter.get_total_flops()
 
 
