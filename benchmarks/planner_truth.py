@@ -1,6 +1,6 @@
 """The planner against the truth: its prediction beside what the trainer really takes, in fresh processes.
 
-Every case is a real run of the trainer. Memory is measured twice, in two steps, with nothing of the planner: by
+Every case is a real run of the trainer. Memory is measured twice, in two steps, without the planner: by
 the resident set of the process above what it was before the step, under an allocator set up to give memory
 back at once; and by torch's profiler, which records every allocation of torch's allocator, kernels' own ones
 included. On a GPU it is torch's own statistics instead. FLOPs are those of FlopCounterMode, in one more step.
@@ -78,10 +78,11 @@ CASES = (
     Case(method="v1", rows=2, tokens=512, settings={}),
     Case(method="v2", rows=4, tokens=256, settings={}),
     Case(method="lora", rows=2, tokens=512, settings={"gradient_accumulation_steps": 2}),
-    Case(method="v1", rows=4, tokens=512, settings={"activation_checkpointing": True}),
-    Case(method="lora", rows=1, tokens=1024, settings={"activation_checkpointing": True}),
+    Case(method="v1", rows=4, tokens=512, settings={"checkpointing": "layer"}),
+    Case(method="lora", rows=1, tokens=1024, settings={"checkpointing": "mlp"}),
     Case(method="v2", rows=2, tokens=384, settings={}, dtype="bf16"),
     Case(method="lora", rows=2, tokens=384, settings={"bf16": True}),
+    Case(method="v2", rows=4, tokens=320, settings={"checkpointing": "selective"}),
     Case(method="v1", rows=1, tokens=64, settings={"optim": "adamw_torch"}),
 )
 """Methods, lengths, checkpointing, precision, accumulation, optimizers."""

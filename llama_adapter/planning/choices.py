@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from llama_adapter.errors import UserError
 from llama_adapter.hardware import CPU, Device
 from llama_adapter.planning.device_memory import (
     ModelSizes,
-    Quantisation,
     Sharing,
     device_memory,
     model_sizes,
@@ -21,9 +21,12 @@ from llama_adapter.planning.device_memory import (
 )
 from llama_adapter.planning.simulation import POLICIES, Simulation, Variant
 from llama_adapter.planning.workload import Workload
+from llama_adapter.quantization import Quantization
 
 _MANY = 32
 """The larger of the two batches is so many times the smallest, or twice the run's own."""
+
+_QUANTISED: tuple[Quantization, ...] = ("int8", "nf4")
 
 SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -57,7 +60,7 @@ class _Precision:
     """A precision to try."""
 
     variant: Variant
-    quantisation: Quantisation = "none"
+    quantisation: Quantization = "none"
     options: tuple[str, ...] = ()
 
     @property
@@ -68,7 +71,7 @@ class _Precision:
         return SHORT.get(self.variant.dtype, "other") + (f", autocast {SHORT[mixed]}" if mixed else "")
 
 
-Timer = Callable[[Variant, int, Sharing, ModelSizes, Quantisation], float]
+Timer = Callable[[Variant, int, Sharing, ModelSizes, Quantization], float]
 """Seconds per epoch of a variant with batches of such a size."""
 
 
@@ -85,12 +88,17 @@ def compare(
         timer: seconds per epoch of a choice.
     """
     found = list[Choice]()
-    for precision in _precisions(simulation.configured, device):
+    for precision in _precisions(simulation, device):
         sizes = model_sizes(simulation.meta_model(precision.variant.dtype))
         for policy in POLICIES:
             variant = replace(precision.variant, checkpointing=policy)
             tried = replace(precision, variant=variant)
-            memory = _Memory(simulation, workload, variant)
+            try:
+                memory = _Memory(simulation, workload, variant)
+            except UserError:
+                if policy == simulation.configured.checkpointing:
+                    raise
+                continue  # not every model has what a policy recomputes
             for sharing in _sharings(devices, precision.quantisation):
                 bytes_of = memory.on(device, devices, sizes, sharing, precision.quantisation)
                 size, largest = memory.largest_that_fits(bytes_of, usable_bytes(device))
@@ -149,7 +157,7 @@ class _Memory:
         devices: int,
         sizes: ModelSizes,
         sharing: Sharing,
-        quantisation: Quantisation,
+        quantisation: Quantization,
     ) -> Callable[[int], int]:
         """Size of a batch -> bytes on one device."""
         few, many = (
@@ -169,19 +177,24 @@ class _Memory:
         return min(self.wanted, largest), largest
 
 
-def _precisions(configured: Variant, device: Device) -> Iterator[_Precision]:
+def _precisions(simulation: Simulation, device: Device) -> Iterator[_Precision]:
     """The run's own precision, and what needs less."""
-    yield _Precision(variant=configured)
-    half = Variant(dtype=torch.bfloat16)
+    configured, own = simulation.configured, simulation.config.base.quantization
+    yield _Precision(variant=configured, quantisation=own)
+    half = configured
+    unquantised = () if own == "none" else ("--base.quantization none",)
     if configured.dtype.itemsize != 2:
-        yield _Precision(variant=half, options=("--base.dtype bf16",))
+        half = Variant(dtype=torch.bfloat16)
+        yield _Precision(variant=half, options=("--base.dtype bf16", *unquantised))
+    elif unquantised:
+        yield _Precision(variant=half, options=unquantised)
     if device.name != CPU:
-        base = half if configured.dtype.itemsize != 2 else configured
-        for kind in ("int8", "nf4"):
-            yield _Precision(variant=base, quantisation=kind, options=(f"--base.quantization {kind}",))
+        for kind in _QUANTISED:
+            if kind != own:
+                yield _Precision(variant=half, quantisation=kind, options=(f"--base.quantization {kind}",))
 
 
-def _sharings(devices: int, quantisation: Quantisation) -> tuple[Sharing, ...]:
+def _sharings(devices: int, quantisation: Quantization) -> tuple[Sharing, ...]:
     """Ways to share the work; a quantised base is not sharded here."""
     if devices == 1:
         return ("single",)
@@ -192,4 +205,7 @@ def _policy_option(simulation: Simulation, policy: str) -> list[str]:
     """How a policy is asked for, unless it is the run's own."""
     if policy == simulation.configured.checkpointing:
         return []
-    return [f"--training.activation-checkpointing {str(policy != 'none').lower()}"]
+    options = [f"--training.checkpointing {policy}"]
+    if simulation.config.training.activation_checkpointing:
+        options.append("--training.activation-checkpointing false")
+    return options

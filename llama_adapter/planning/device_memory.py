@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from llama_adapter.hardware import CPU, GIB, Device
 from llama_adapter.planning.step import StepCost
 from llama_adapter.planning.timeline import ACTIVATIONS, CASTS, GRADIENTS, LOGITS, OPTIMIZER, WEIGHTS, WORKING
+from llama_adapter.quantization import Quantization
 
 CONTEXT_BYTES = int(0.6 * GIB)
 """CUDA context with its kernels, cuBLAS workspace (32 MiB on Hopper, 8 MiB before) and NCCL buffers."""
@@ -25,13 +26,12 @@ FRAGMENTATION = 0.06
 DRIVER_SHARE = 0.015
 """Share of a GPU's memory that its driver keeps."""
 
-QUANTISED_BYTES = {"int8": 1.0, "nf4": 0.5}
+QUANTISED_BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5}
 """Bytes of one weight."""
 
-_BLOCK = 64
-"""Weights that share one scale in NF4."""
+_BLOCK, _BLOCK_SCALE = 64, 1 + 4 / 256
+"""Weights of NF4 that share a scale, and its bytes: 8 bits, with one in fp32 for 256 of them."""
 
-Quantisation = Literal["none", "int8", "nf4"]
 Sharing = Literal["single", "ddp", "fsdp2"]
 
 MARGINS = "CUDA context, fragmentation"
@@ -63,12 +63,12 @@ class ModelSizes:
         """Number of weights that are quantised."""
         return self.linear // self.linear_itemsize
 
-    def quantised(self, kind: Quantisation) -> int:
-        """Bytes of the quantised weights with their scales: fp32, one per row (int8) or 64 weights (nf4)."""
+    def quantised(self, kind: Quantization) -> int:
+        """Bytes of the quantised weights with their scales: fp32 per row, in NF4 per block."""
         if kind == "none":
             return self.linear
-        scales = self.linear_rows if kind == "int8" else self.linear_numel / _BLOCK
-        return int(self.linear_numel * QUANTISED_BYTES[kind] + 4 * scales)
+        scales = self.linear_numel / _BLOCK * _BLOCK_SCALE if kind == "nf4" else 4 * self.linear_rows
+        return int(self.linear_numel * QUANTISED_BYTES[kind] + scales)
 
 
 def model_sizes(model: nn.Module) -> ModelSizes:
@@ -96,7 +96,7 @@ def device_memory(
     device: Device,
     sharing: Sharing = "single",
     devices: int = 1,
-    quantisation: Quantisation = "none",
+    quantisation: Quantization = "none",
 ) -> dict[str, int]:
     """Bytes on one device when they are most, by part.
 

@@ -7,6 +7,7 @@ printed.
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from llama_adapter.errors import UserError
 from llama_adapter.hardware import CPU, GPUS, Device, find_device, known_gpu, measured_cpu
@@ -14,13 +15,13 @@ from llama_adapter.planning.choices import SHORT, Choice, compare
 from llama_adapter.planning.config import PlanConfig
 from llama_adapter.planning.device_memory import (
     ModelSizes,
-    Quantisation,
     Sharing,
     device_memory,
     model_sizes,
     usable_bytes,
 )
 from llama_adapter.planning.flops import FlopModel, fit_flops
+from llama_adapter.planning.lower_layers import LowerLayers, lower_layers
 from llama_adapter.planning.parameters import PartCount, count_parts
 from llama_adapter.planning.simulation import Simulation, Variant
 from llama_adapter.planning.step import StepCost
@@ -32,6 +33,7 @@ from llama_adapter.planning.workload import (
     measured_workload,
     stated_workload,
 )
+from llama_adapter.quantization import Quantization
 
 SHOWN_DEVICES = ("a100-40gb", "a100-80gb", "h100", "h200", "l4", "rtx4090", "rtx3090", CPU)
 """Devices that every plan lists."""
@@ -103,6 +105,8 @@ class Plan:
     """Sums over an epoch's batches, on the devices asked for."""
     devices: list[DevicePlan] = field(default_factory=list)
     """The run on every device that is listed."""
+    lower_layers: LowerLayers | None = None
+    """What ``training.cache_lower_layers`` would save, where layers lie below the first adapted one."""
     choices: list[Choice] = field(default_factory=list)
     """Other ways to do it on the device asked for, the fastest that fit first."""
     notes: list[str] = field(default_factory=list)
@@ -132,7 +136,7 @@ def estimate(config: PlanConfig) -> Plan:
             known, or the model cannot run without content.
     """
     device = find_device(config.gpu) if config.gpu is not None else this_device()
-    simulation = Simulation(config, config.num_gpus)
+    simulation = Simulation(config, config.num_gpus, on_gpu=device.name != CPU)
     notes = simulation.notes
     workload = find_workload(config, notes)
     variant, size = simulation.configured, workload.size(config.training)
@@ -156,7 +160,7 @@ def estimate(config: PlanConfig) -> Plan:
         mfu=config.mfu,
         parts=count_parts(model),
         device=clock.on(device, cost, sizes, sharing),
-        memory=device_memory(cost, sizes, device, sharing, config.num_gpus),
+        memory=device_memory(cost, sizes, device, sharing, config.num_gpus, config.base.quantization),
         peak_phase=cost.peak.phase,
         peak_operator=cost.peak.operator,
         tensor_bytes=cost.peak.total,
@@ -166,6 +170,7 @@ def estimate(config: PlanConfig) -> Plan:
         statistics=workload.statistics,
         load=load,
         devices=[clock.on(one, cost, sizes, sharing) for one in _shown(device)],
+        lower_layers=clock.lower_layers(model, device),
         choices=_choices(config, simulation, workload, device, clock) if config.compare else [],
         notes=notes,
     )
@@ -242,14 +247,15 @@ class _Clock:
         """The run as configured on a device; a CPU is always one."""
         devices = 1 if device.name == CPU else self.config.num_gpus
         sharing = sharing if devices > 1 else "single"
-        memory = device_memory(cost, sizes, device, sharing, devices)
+        quantisation = self.config.base.quantization
+        memory = device_memory(cost, sizes, device, sharing, devices, quantisation)
         variant, size = self.simulation.configured, self.workload.size(self.config.training)
         return DevicePlan(
             device=device.name,
             devices=devices,
             memory_bytes=sum(memory.values()),
             usable_bytes=usable_bytes(device),
-            seconds_per_epoch=self.seconds(device, devices, variant, size, sharing, sizes, "none"),
+            seconds_per_epoch=self.seconds(device, devices, variant, size, sharing, sizes, quantisation),
         )
 
     def seconds(
@@ -260,7 +266,7 @@ class _Clock:
         size: int,
         sharing: Sharing,
         sizes: ModelSizes,
-        quantisation: Quantisation,
+        quantisation: Quantization,
     ) -> float:
         """Seconds of an epoch."""
         load = self.load(size, devices)
@@ -278,6 +284,13 @@ class _Clock:
         rate = peak_rate(device, variant.is_half, bool(self.config.training.tf32))
         return epoch_seconds(work, device, rate, self.config.mfu)
 
+    def lower_layers(self, model: nn.Module, device: Device) -> LowerLayers | None:
+        """What a cache of the frozen lower layers would save on a device."""
+        variant = self.simulation.configured
+        rate = peak_rate(device, variant.is_half, bool(self.config.training.tf32))
+        tokens = int(self.workload.lengths.sum()) // self.config.num_gpus
+        return lower_layers(model, tokens, rate * self.config.mfu, variant.dtype.itemsize)
+
     def _recomputed(self, variant: Variant) -> float:
         """FLOPs of a variant's checkpointing policy, relative to the run's own."""
         own = self.simulation.configured
@@ -294,7 +307,7 @@ def _choices(
     devices = 1 if device.name == CPU else config.num_gpus
 
     def timer(
-        variant: Variant, size: int, sharing: Sharing, sizes: ModelSizes, quantisation: Quantisation
+        variant: Variant, size: int, sharing: Sharing, sizes: ModelSizes, quantisation: Quantization
     ) -> float:
         return clock.seconds(device, devices, variant, size, sharing, sizes, quantisation)
 

@@ -5,9 +5,9 @@ run's settings mean for a step (optimizer, clipping, accumulation) is decided he
 planner. It does not know devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import transformers
@@ -18,19 +18,13 @@ from llama_adapter.errors import UserError
 from llama_adapter.planning.fake_model import base_dtype, build_on_meta, load_base_config, to_fake_cpu
 from llama_adapter.planning.step import Row, StepCost, StepSettings, measure_step
 from llama_adapter.training import TrainingConfig
+from llama_adapter.training.activation_memory import CheckpointingPolicy
+from llama_adapter.training.labelled_loss import CHUNK_ROWS, GPU_CHUNK_ROWS
 from llama_adapter.training.presets import accumulation_for
 from llama_adapter.training.run import TrainConfig
 
-
-def _checkpoint_layers(model: nn.Module) -> None:
-    """Activation checkpointing of whole layers, as the trainer sets it up."""
-    layered: Any = model
-    layered.activation_checkpointing_enable({"use_reentrant": False})
-    layered.disable_input_require_grads()
-
-
-POLICIES: dict[str, Callable[[nn.Module], None] | None] = {"none": None, "layer": _checkpoint_layers}
-"""Activation checkpointing by name, from the fastest to the smallest."""
+POLICIES: tuple[CheckpointingPolicy, ...] = get_args(CheckpointingPolicy)
+"""Activation checkpointing, from the fastest to the smallest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +35,7 @@ class Variant:
     """Of the base weights."""
     autocast: torch.dtype | None = None
     """Of mixed precision."""
-    checkpointing: str = "none"
+    checkpointing: CheckpointingPolicy = "none"
     """A name of ``POLICIES``."""
 
     @property
@@ -57,9 +51,11 @@ class Simulation:
         UserError: the base has no readable configuration, or the adapter does not fit it.
     """
 
-    def __init__(self, config: TrainConfig, devices: int = 1) -> None:
+    def __init__(self, config: TrainConfig, devices: int = 1, on_gpu: bool = False) -> None:
         self.config = config
         self.base_config = load_base_config(config.base)
+        default = GPU_CHUNK_ROWS if on_gpu else CHUNK_ROWS
+        self._chunk_rows = config.training.loss_chunk_rows or default
         self.accumulation = accumulation_on(config.training, devices)
         """Micro-batches of an optimizer step on so many devices."""
         self.notes = list[str]()
@@ -75,7 +71,7 @@ class Simulation:
         return Variant(
             dtype=base_dtype(self.config.base, self.base_config),
             autocast=mixed,
-            checkpointing="layer" if training.activation_checkpointing else "none",
+            checkpointing="layer" if training.activation_checkpointing else training.checkpointing,
         )
 
     def meta_model(self, dtype: torch.dtype) -> nn.Module:
@@ -98,11 +94,12 @@ class Simulation:
         model = to_fake_cpu(self.meta_model(variant.dtype), mode)
         settings = StepSettings(
             autocast=variant.autocast,
-            checkpointing=POLICIES[variant.checkpointing],
+            checkpointing=variant.checkpointing,
+            checkpointing_every=self.config.training.checkpointing_every,
             optimizer=self._optimizer,
             max_grad_norm=self.config.training.max_grad_norm,
             loss_kernel=self.config.training.loss_kernel,
-            loss_chunk_rows=self.config.training.loss_chunk_rows,
+            loss_chunk_rows=self._chunk_rows,
             accumulates=self.accumulation > 1,
         )
         try:

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from llama_adapter.planning.timeline import BUFFERS, GRADIENTS, OPTIMIZER, WEIGHTS, MemoryTimeline, Peak
+from llama_adapter.training.activation_memory import CheckpointingPolicy, apply_checkpointing
 from llama_adapter.training.labelled_loss import LabelledLoss, LossKernel
 from llama_adapter.training.loss import IGNORED, LabelledPositions
 from llama_adapter.training.packing import packed_inputs
@@ -93,8 +94,10 @@ class StepSettings:
 
     autocast: torch.dtype | None = None
     """Type of mixed precision; None without it."""
-    checkpointing: Callable[[nn.Module], None] | None = None
-    """Sets up activation checkpointing on the adapted model."""
+    checkpointing: CheckpointingPolicy = "none"
+    """Policy of activation checkpointing."""
+    checkpointing_every: int = 1
+    """As in ``TrainingConfig``."""
     optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer] | None = None
     """Makes the optimizer; None leaves its step out."""
     max_grad_norm: float = 0.0
@@ -137,8 +140,6 @@ def measure_step(
     Raises:
         RuntimeError: the model asks for the content of a tensor that has none; the message is torch's.
     """
-    if settings.checkpointing is not None:
-        settings.checkpointing(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = settings.optimizer(trainable) if settings.optimizer is not None else None
     config: Any = model.config
@@ -146,12 +147,15 @@ def measure_step(
     timeline.place(model.parameters(), WEIGHTS)
     timeline.place(model.buffers(), BUFFERS)
     model.train()
+    undo = apply_checkpointing(model, settings.checkpointing, settings.checkpointing_every)
     with timeline, _watching_gradients(trainable, timeline):
         if optimizer is not None:
             _create_state(optimizer, trainable, timeline)
         if settings.accumulates:
             _create_gradients(trainable, timeline)
-        return _step(model, make_batch(rows), settings, timeline, optimizer)
+        cost = _step(model, make_batch(rows), settings, timeline, optimizer)
+    undo()
+    return cost
 
 
 def _step(
@@ -200,7 +204,9 @@ def training_loss(
         settings: precision and loss; with autocast results come back in fp32, as accelerate does it.
     """
     positions = LabelledPositions(batch["labels"])
-    passed = {name: value for name, value in batch.items() if name != "labels"} | packed_inputs(batch)
+    kept_here = ("labels", "record_index")
+    passed: dict[str, Any] = {name: value for name, value in batch.items() if name not in kept_here}
+    passed.update(packed_inputs(batch))
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     compute = LabelledLoss(settings.loss_kernel, settings.loss_chunk_rows, trusted=True)
     called: Any = _Autocast(model, settings.autocast) if settings.autocast is not None else model
@@ -240,8 +246,14 @@ def make_batch(rows: Sequence[Row]) -> dict[str, Int[Tensor, "B T"]]:
         labels[index, row.tokens - row.labelled : row.tokens] = 0
     if rows[0].records is None:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    positions = torch.arange(longest) % -(-longest // rows[0].records)
-    return {"input_ids": ids, "position_ids": positions[None], "labels": labels}
+    length = -(-longest // rows[0].records)
+    place = torch.arange(longest)[None]
+    return {
+        "input_ids": ids,
+        "position_ids": place % length,
+        "record_index": place // length,
+        "labels": labels,
+    }
 
 
 @contextmanager

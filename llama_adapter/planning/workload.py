@@ -9,6 +9,7 @@ Letters: B rows of a batch, T its length.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy
@@ -24,7 +25,6 @@ from llama_adapter.data.lengths import row_lengths
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_tokenizer
 from llama_adapter.planning.step import Row
-from llama_adapter.training import TrainingConfig
 from llama_adapter.training.batch_choice import Batching
 
 
@@ -105,8 +105,8 @@ class Workload:
         """The smallest size of a batch that holds the longest record."""
         return 1 if self.batching == "rows" else self.longest
 
-    def size(self, training: TrainingConfig) -> int:
-        """The size of a batch that a run asks for."""
+    def size(self, training: Any) -> int:
+        """The size of a batch that a ``TrainingConfig`` asks for."""
         rows = training.per_device_train_batch_size
         if self.batching == "rows":
             return rows

@@ -20,7 +20,6 @@ from llama_adapter.hardware import GIB, known_gpu
 from llama_adapter.quantization import weight_count
 
 
-
 @dataclass
 class AnswerLikelihood:
     """Sums of an evaluation pass, from which the exact mean follows."""

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.planner_truth import CASES, Case, as_table, compare, main, write_base
 
-SMALL = Case(method="v1", rows=3, tokens=64, settings={"activation_checkpointing": True})
+SMALL = Case(method="v1", rows=3, tokens=64, settings={"checkpointing": "mlp"})
 
 
 def check(found):
@@ -30,7 +30,7 @@ def test_cases_cover_methods_lengths_checkpointing_precision_and_accumulation():
     assert len({case.tokens for case in CASES}) >= 4
     assert {case.dtype for case in CASES} == {"fp32", "bf16"}
     used = {name for case in CASES for name in case.settings}
-    assert {"activation_checkpointing", "bf16", "gradient_accumulation_steps"} <= used
+    assert {"checkpointing", "bf16", "gradient_accumulation_steps"} <= used
 
 
 def test_without_a_gpu_the_gpu_check_says_so(monkeypatch, capsys):

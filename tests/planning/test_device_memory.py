@@ -46,7 +46,7 @@ def test_quantised_weights_keep_their_scales(model):
     sizes = model_sizes(model)
     assert sizes.quantised("none") == sizes.linear
     assert sizes.quantised("int8") == sizes.linear_numel + 4 * 2 * (32 * 3 + 16 * 2 + 48 * 2)
-    assert sizes.quantised("nf4") == int(sizes.linear_numel * (0.5 + 4 / 64))
+    assert sizes.quantised("nf4") == int(sizes.linear_numel * (0.5 + (1 + 4 / 256) / 64))
 
 
 def test_one_cpu_takes_the_tensors_and_nothing_else(model):

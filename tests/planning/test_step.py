@@ -74,7 +74,7 @@ def test_every_loss(kernel, rows):
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_and_kernel(policy, kernel):
-    fake, real = both("v1", changes={"attn_implementation": kernel}, checkpointing=POLICIES[policy])
+    fake, real = both("v1", changes={"attn_implementation": kernel}, checkpointing=policy)
     assert fake == real
 
 

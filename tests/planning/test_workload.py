@@ -1,7 +1,9 @@
 """Lengths and batches of an epoch."""
 
 import json
+from dataclasses import replace
 from math import ceil
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -54,6 +56,32 @@ def test_stated_means_are_kept(tokens, records):
     assert abs(int(found.lengths.sum()) - tokens * records) <= 1
     assert found.statistics.longest == 512
     assert not found.statistics.measured
+
+
+@given(
+    st.lists(st.integers(2, 300), min_size=1, max_size=60),
+    st.sampled_from(["tokens", "packed"]),
+    st.integers(1, 5),
+)
+def test_token_budgets_bound_batches(lengths, batching, rows):
+    found = replace(workload(lengths), batching=batching)
+    args = SimpleNamespace(per_device_train_batch_size=rows, tokens_per_batch=None)
+    size = found.size(args)
+    assert size >= found.smallest == max(lengths)
+    heaviest = found.heaviest(size)
+    assert sum(row.tokens for row in heaviest) <= size
+    load = found.epoch(size, 1, 1)
+    assert load.tokens == sum(lengths)
+    assert load.padded <= load.batches * size
+    if batching == "packed":
+        assert load.padding_share == 0
+        assert heaviest[0].records >= 1
+
+
+def test_a_stated_budget_wins():
+    found = replace(workload([10, 20]), batching="tokens")
+    assert found.size(SimpleNamespace(per_device_train_batch_size=2, tokens_per_batch=77)) == 77
+    assert found.heaviest(77) == [Row(20, 10), Row(10, 5), Row(20, 10)]
 
 
 def test_stated_padding_and_labels_reach_batches():
