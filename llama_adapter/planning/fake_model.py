@@ -5,6 +5,7 @@ say they are on the CPU: operators, masks and attention kernels are chosen for t
 is not so on meta. It does not know what is done with the model.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def build_on_meta(base_config: PretrainedConfig, config: TrainConfig, dtype: tor
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            base_config,
+            copy.deepcopy(base_config),  # the model writes its precision there
             dtype=dtype,
             attn_implementation=config.base.attn_implementation,
             trust_remote_code=config.base.trust_remote_code,

@@ -45,6 +45,16 @@ def test_same_parameters_as_a_real_model_and_ties_stay(tied, tmp_path):
     assert (base.get_output_embeddings().weight is base.get_input_embeddings().weight) is tied
 
 
+def test_the_configuration_stays_as_it_was_read(tmp_path):
+    tiny_llama().config.save_pretrained(tmp_path)
+    config = run(tmp_path)
+    read = load_base_config(config.base)
+    before = read.to_dict()
+    model = build_on_meta(read, config, torch.bfloat16)
+    assert next(model.parameters()).dtype is torch.bfloat16
+    assert read.to_dict() == before
+
+
 def test_the_precision_asked_for_wins_over_the_saved_one():
     saved = LlamaConfig(dtype=torch.bfloat16)
     assert base_dtype(BaseModelConfig(name_or_path="x"), saved) is torch.bfloat16

@@ -1,10 +1,12 @@
 """The verb through the program."""
 
 import json
+import sys
 from dataclasses import replace
 
 from llama_adapter.cli import main
 from llama_adapter.hardware import find_device
+from llama_adapter.planning import estimate
 
 
 def write_config(tmp_path, base):
@@ -44,10 +46,10 @@ def test_plan_as_json(tmp_path, tiny_base, capsys):
 
 
 def test_what_does_not_fit_comes_with_what_does(tmp_path, tiny_base, capsys, monkeypatch):
-    small = replace(find_device("h100"), memory_gib=0.63)
-    monkeypatch.setattr("llama_adapter.planning.estimate.find_device", lambda name: small)
+    small = replace(find_device("h100"), memory_gib=0.612)
+    monkeypatch.setattr(sys.modules[estimate.__module__], "find_device", lambda name: small)
     write_config(tmp_path, tiny_base)
-    words = ["plan", "run.yaml", "--training.per-device-train-batch-size", "64", "--gpu", "h100"]
+    words = ["plan", "run.yaml", "--training.per-device-train-batch-size", "128", "--gpu", "h100"]
     assert main([*words, "--compare", "false"]) == 0
     assert "Does not fit" in (text := capsys.readouterr().out)
     assert "--compare true" in text
