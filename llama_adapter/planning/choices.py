@@ -1,12 +1,13 @@
 """Other ways to do the same run: precision, checkpointing, rows, sharing; which fit and which is fastest.
 
-Every combination of base type and checkpointing policy is simulated at two batch sizes; memory in between is
-interpolated, which never says too little, since each moment of a step grows linearly and the peak is the
-largest of them. Quantised bases and sharing are arithmetic on top. Nothing is printed here.
+Every combination of base type and checkpointing policy is simulated with the run's own batch or, where that
+does not fit, with the largest that does. How far a batch could grow is a straight line to one much larger.
+Quantised bases and sharing are arithmetic on top. Nothing is printed here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -20,11 +21,12 @@ from llama_adapter.planning.device_memory import (
     usable_bytes,
 )
 from llama_adapter.planning.simulation import POLICIES, Simulation, Variant
+from llama_adapter.planning.step import StepCost
 from llama_adapter.planning.workload import Workload
 from llama_adapter.quantization import Quantization
 
 _MANY = 32
-"""The larger of the two batches is so many times the smallest, or twice the run's own."""
+"""The much larger batch is so many times the smallest, or twice the run's own."""
 
 _QUANTISED: tuple[Quantization, ...] = ("int8", "nf4")
 
@@ -91,42 +93,60 @@ def compare(
     for precision in _precisions(simulation, device):
         sizes = model_sizes(simulation.meta_model(precision.variant.dtype))
         for policy in POLICIES:
-            variant = replace(precision.variant, checkpointing=policy)
-            tried = replace(precision, variant=variant)
-            try:
-                memory = _Memory(simulation, workload, variant)
-            except UserError:
-                if policy == simulation.configured.checkpointing:
-                    raise
-                continue  # not every model has what a policy recomputes
-            for sharing in _sharings(devices, precision.quantisation):
-                bytes_of = memory.on(device, devices, sizes, sharing, precision.quantisation)
-                size, largest = memory.largest_that_fits(bytes_of, usable_bytes(device))
-                found.append(
-                    Choice(
-                        precision=tried.label,
-                        checkpointing=policy,
-                        sharing=sharing,
-                        size=size,
-                        memory_bytes=bytes_of(size),
-                        fits=largest > 0,
-                        largest=largest,
-                        seconds_per_epoch=timer(variant, size, sharing, sizes, tried.quantisation),
-                        options=_options(simulation, tried, sharing, memory, size),
-                    )
+            tried = replace(precision, variant=replace(precision.variant, checkpointing=policy))
+            batches = _Batches(simulation, workload, tried.variant)
+            for sharing in _sharings(devices, tried.quantisation):
+                room = partial(
+                    device_memory,
+                    sizes=sizes,
+                    device=device,
+                    sharing=sharing,
+                    devices=devices,
+                    quantisation=tried.quantisation,
                 )
+                try:
+                    size, memory, largest = batches.that_fit(room, usable_bytes(device))
+                except UserError:
+                    if policy == simulation.configured.checkpointing:
+                        raise
+                    continue  # not every model has what a policy recomputes
+                seconds = timer(tried.variant, size, sharing, sizes, tried.quantisation)
+                options = _options(simulation, tried, sharing, batches, size)
+                found.append(_choice(tried, sharing, (size, memory, largest), seconds, options))
     return sorted(found, key=lambda choice: (not choice.fits, choice.seconds_per_epoch, len(choice.options)))
 
 
+def _choice(
+    precision: _Precision,
+    sharing: Sharing,
+    batch: tuple[int, int, int],
+    seconds: float,
+    options: list[str],
+) -> Choice:
+    """One line of the comparison; ``batch`` is what ``that_fit`` found."""
+    size, memory, largest = batch
+    return Choice(
+        precision=precision.label,
+        checkpointing=precision.variant.checkpointing,
+        sharing=sharing,
+        size=size,
+        memory_bytes=memory,
+        fits=largest > 0,
+        largest=largest,
+        seconds_per_epoch=seconds,
+        options=options,
+    )
+
+
 def _options(
-    simulation: Simulation, precision: _Precision, sharing: Sharing, memory: "_Memory", size: int
+    simulation: Simulation, precision: _Precision, sharing: Sharing, batches: "_Batches", size: int
 ) -> list[str]:
     """What to add to the command for a choice."""
     options = [*precision.options, *_policy_option(simulation, precision.variant.checkpointing)]
     if sharing == "fsdp2" and not simulation.config.training.fsdp:
         options.append('--training.fsdp "full_shard auto_wrap"')
-    if size != memory.wanted:
-        unit = "per-device-train-batch-size" if memory.batching == "rows" else "tokens-per-batch"
+    if size != batches.wanted:
+        unit = "per-device-train-batch-size" if batches.batching == "rows" else "tokens-per-batch"
         options.append(f"--training.{unit} {size}")
     return options
 
@@ -141,40 +161,39 @@ def advice(choices: list[Choice], wanted: int) -> Choice | None:
     )
 
 
-class _Memory:
-    """Memory of a variant for batches of any size, from two."""
+class _Batches:
+    """Batches of any size, in one variant of the run."""
 
     def __init__(self, simulation: Simulation, workload: Workload, variant: Variant) -> None:
         self.batching = workload.batching
         self.wanted = workload.size(simulation.config.training)
-        self.few = workload.smallest
-        self.many = max(_MANY * self.few, 2 * self.wanted)
-        self.costs = [simulation.cost(variant, workload.heaviest(size)) for size in (self.few, self.many)]
+        self.smallest = workload.smallest
+        self._cost = lambda size: simulation.cost(variant, workload.heaviest(size))
 
-    def on(
-        self,
-        device: Device,
-        devices: int,
-        sizes: ModelSizes,
-        sharing: Sharing,
-        quantisation: Quantization,
-    ) -> Callable[[int], int]:
-        """Size of a batch -> bytes on one device."""
-        few, many = (
-            sum(device_memory(cost, sizes, device, sharing, devices, quantisation).values())
-            for cost in self.costs
-        )
-        slope = (many - few) / (self.many - self.few)
-        return lambda size: int(few + slope * (size - self.few))
+    def that_fit(self, room: Callable[[StepCost], Mapping[str, int]], limit: int) -> tuple[int, int, int]:
+        """The size to use, its bytes, and the largest size that fits, which is 0 if none does.
 
-    def largest_that_fits(self, bytes_of: Callable[[int], int], limit: int) -> tuple[int, int]:
-        """The size to use, and the largest that fits; the latter is 0 if none does."""
-        few, many = bytes_of(self.few), bytes_of(self.many)
-        if few > limit:
-            return self.few, 0
-        steps = (limit - few) / max(many - few, 1)
-        largest = self.few + int(steps * (self.many - self.few))
-        return min(self.wanted, largest), largest
+        Args:
+            room: a step's cost -> bytes on a device, by part.
+            limit: bytes that the device has.
+        """
+
+        def used(size: int) -> int:
+            return sum(room(self._cost(size)).values())
+
+        wanted = used(self.wanted)
+        if wanted <= limit:
+            many = max(_MANY * self.smallest, 2 * self.wanted)
+            slope = (used(many) - wanted) / (many - self.wanted)
+            return self.wanted, wanted, self.wanted + int((limit - wanted) / max(slope, 1e-9))
+        least = used(self.smallest)
+        if least > limit or self.wanted == self.smallest:
+            return self.smallest, least, 0
+        slope = (wanted - least) / (self.wanted - self.smallest)
+        size = self.smallest + int((limit - least) / slope)
+        while (memory := used(size)) > limit:  # the line is an estimate between its ends
+            size = max(self.smallest, min(size - 1, size * 19 // 20))
+        return size, memory, size
 
 
 def _precisions(simulation: Simulation, device: Device) -> Iterator[_Precision]:

@@ -1,6 +1,7 @@
 """What keeping the output of the frozen layers below the first adapter would save in a planned run.
 
-The arithmetic is the trainer's own (``training.layer_saving``); it gets stated rates here, no measured ones. It knows no trainer.
+The arithmetic is the trainer's own (``training.layer_saving``), with stated rates in place of measured ones.
+It knows no trainer.
 """
 
 from dataclasses import dataclass
