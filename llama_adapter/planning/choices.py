@@ -148,15 +148,32 @@ def _options(
     if size != batches.wanted:
         unit = "per-device-train-batch-size" if batches.batching == "rows" else "tokens-per-batch"
         options.append(f"--training.{unit} {size}")
+        options.extend(_same_step(simulation, batches.wanted, size))
     return options
 
 
+def _same_step(simulation: Simulation, wanted: int, size: int) -> list[str]:
+    """What keeps an optimizer step as large, where it can; a preset does that itself."""
+    if wanted % size or simulation.config.training.preset is not None:
+        return []
+    return [f"--training.gradient-accumulation-steps {simulation.accumulation * wanted // size}"]
+
+
 def advice(choices: list[Choice], wanted: int) -> Choice | None:
-    """The cheapest change that fits: fewest options, then the fastest; None where nothing fits."""
+    """The cheapest change that fits; None where nothing fits.
+
+    One that leaves the weights as they are, then one that leaves the batch, then the fewest options, then the
+    fastest.
+    """
     fitting = [choice for choice in choices if choice.fits and choice.options]
     return min(
         fitting,
-        key=lambda choice: (choice.size != wanted, len(choice.options), choice.seconds_per_epoch),
+        key=lambda choice: (
+            any(option.startswith("--base.") for option in choice.options),
+            choice.size != wanted,
+            len(choice.options),
+            choice.seconds_per_epoch,
+        ),
         default=None,
     )
 

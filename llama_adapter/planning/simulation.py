@@ -100,6 +100,7 @@ class Simulation:
             max_grad_norm=self.config.training.max_grad_norm,
             loss_kernel=self.config.training.loss_kernel,
             loss_chunk_rows=self._chunk_rows,
+            use_cache=self.config.training.use_cache,
             accumulates=self.accumulation > 1,
         )
         try:

@@ -106,6 +106,8 @@ class StepSettings:
     """As in ``TrainingConfig``."""
     loss_chunk_rows: int | None = None
     """Likewise."""
+    use_cache: bool = False
+    """Whether the model keeps keys and values as for generation; the trainer sets it in the configuration."""
     accumulates: bool = False
     """Whether gradients of an earlier micro-batch are there already."""
 
@@ -143,6 +145,7 @@ def measure_step(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = settings.optimizer(trainable) if settings.optimizer is not None else None
     config: Any = model.config
+    config.use_cache = settings.use_cache
     timeline = MemoryTimeline(config.get_text_config().vocab_size, fake)
     timeline.place(model.parameters(), WEIGHTS)
     timeline.place(model.buffers(), BUFFERS)

@@ -102,7 +102,9 @@ def test_a_batch_that_does_not_fit_is_made_smaller_until_it_does(simulation):
     tight = device(limit / (1 - 0.015) / 2**30)
     found = compare(simulation, WORK, tight, 1, timer)
     (own,) = [one for one in found if one.precision == "fp32" and one.checkpointing == "none"]
-    assert own.options == ["--training.per-device-train-batch-size 2"]
+    rows, accumulation = own.options
+    assert rows == "--training.per-device-train-batch-size 2"
+    assert accumulation == "--training.gradient-accumulation-steps 2", "4 rows per step, as before"
     assert (own.size, own.largest, own.fits) == (2, 2, True)
     assert own.memory_bytes == used(2, tight)
     nothing = compare(simulation, WORK, device(0.1), 1, timer)
@@ -135,6 +137,9 @@ def test_advice_is_the_fewest_changes_then_the_fastest():
     slow, fast, two = choice(True, 3.0, "--a"), choice(True, 2.0, "--b"), choice(True, 1.0, "--a", "--b")
     smaller = choice(True, 0.5, "--rows 1", rows=1)
     not_it = choice(False, 0.1, "--c")
-    assert advice([slow, fast, two, smaller, not_it], 4) is fast
+    quantised = choice(True, 0.1, "--base.quantization nf4")
+    assert advice([quantised, slow, fast, two, smaller, not_it], 4) is fast
+    assert advice([quantised, smaller], 4) is smaller, "other weights are the last resort"
+    assert advice([quantised, not_it], 4) is quantised
     assert advice([smaller, not_it], 4) is smaller
     assert advice([not_it, choice(True, 1.0)], 4) is None

@@ -58,6 +58,12 @@ def test_without_content_equals_real(name, rows):
     assert fake == real
 
 
+def test_keys_and_values_are_kept_only_where_the_trainer_keeps_them():
+    fake, real = both("v1", use_cache=True)
+    assert fake == real
+    assert fake.peak.total > both("v1")[0].peak.total
+
+
 def test_packed_records():
     fake, real = both("v1", [Row(30, 12, records=3)])
     assert fake == real
