@@ -7,7 +7,7 @@ planner. It does not know devices.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import transformers
@@ -18,12 +18,12 @@ from llama_adapter.errors import UserError
 from llama_adapter.planning.fake_model import base_dtype, build_on_meta, load_base_config, to_fake_cpu
 from llama_adapter.planning.step import Row, StepCost, StepSettings, measure_step
 from llama_adapter.training import TrainingConfig
-from llama_adapter.training.activation_memory import CheckpointingPolicy
+from llama_adapter.training.activation_memory import CheckpointingPolicy, apply_checkpointing
 from llama_adapter.training.labelled_loss import CHUNK_ROWS, GPU_CHUNK_ROWS
 from llama_adapter.training.presets import accumulation_for
 from llama_adapter.training.run import TrainConfig
 
-POLICIES: tuple[CheckpointingPolicy, ...] = get_args(CheckpointingPolicy)
+POLICIES: tuple[CheckpointingPolicy, ...] = ("none", "selective", "mlp", "layer")
 """Activation checkpointing, from the fastest to the smallest."""
 
 
@@ -61,6 +61,7 @@ class Simulation:
         self.notes = list[str]()
         """What is left out."""
         self._optimizer = self._find_optimizer()
+        self._policy = self._find_policy()
         self._found: dict[tuple[Variant, tuple[Row, ...]], StepCost] = {}
 
     @property
@@ -71,7 +72,7 @@ class Simulation:
         return Variant(
             dtype=base_dtype(self.config.base, self.base_config),
             autocast=mixed,
-            checkpointing="layer" if training.activation_checkpointing else training.checkpointing,
+            checkpointing=self._policy,
         )
 
     def meta_model(self, dtype: torch.dtype) -> nn.Module:
@@ -112,6 +113,19 @@ class Simulation:
                 f"depends on values: {said[0] if said else type(error).__name__}. "
                 "Use a short run with logging_steps=1 instead, its log has peak_memory_gib."
             ) from error
+
+    def _find_policy(self) -> CheckpointingPolicy:
+        """The policy that the run's settings come to on its model."""
+        training = self.config.training
+        if training.activation_checkpointing:
+            return "layer"
+        if training.checkpointing != "auto":
+            return training.checkpointing
+        try:
+            apply_checkpointing(self.meta_model(torch.float32), "selective")
+        except UserError:
+            return "none"
+        return "selective"
 
     def _find_optimizer(self) -> Any:
         kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(self.config.training)

@@ -48,7 +48,7 @@ WORK = stated_workload(64, 100, 64)
 
 
 def timer(variant, rows, sharing, sizes, quantisation):
-    return 2.0 if variant.checkpointing != "none" else 1.0
+    return 2.0 if variant.checkpointing in ("mlp", "layer") else 1.0
 
 
 def test_every_precision_policy_and_sharing_is_there(simulation):
@@ -59,7 +59,7 @@ def test_every_precision_policy_and_sharing_is_there(simulation):
     assert set(POLICIES) == {one.checkpointing for one in found}
     assert {"ddp", "fsdp2"} == {one.sharing for one in found if one.precision == "bf16"}
     own = [one for one in found if not one.options]
-    assert [(one.precision, one.checkpointing, one.sharing) for one in own] == [("fp32", "none", "ddp")]
+    assert [(one.precision, one.checkpointing, one.sharing) for one in own] == [("fp32", "selective", "ddp")]
     assert {one.sharing for one in compare(simulation, WORK, find_device("cpu"), 1, timer)} == {"single"}
 
 
@@ -78,7 +78,7 @@ def test_the_largest_batch_fits_and_one_row_more_does_not(simulation):
     (own,) = [
         one
         for one in compare(simulation, WORK, small, 1, timer)
-        if one.precision == "fp32" and one.checkpointing == "none"
+        if one.precision == "fp32" and one.checkpointing == "selective"
     ]
     assert own.fits
     assert own.largest > 4
@@ -101,7 +101,7 @@ def test_a_batch_that_does_not_fit_is_made_smaller_until_it_does(simulation):
     limit = (used(2, device(1)) + used(3, device(1))) / 2
     tight = device(limit / (1 - 0.015) / 2**30)
     found = compare(simulation, WORK, tight, 1, timer)
-    (own,) = [one for one in found if one.precision == "fp32" and one.checkpointing == "none"]
+    (own,) = [one for one in found if one.precision == "fp32" and one.checkpointing == "selective"]
     rows, accumulation = own.options
     assert rows == "--training.per-device-train-batch-size 2"
     assert accumulation == "--training.gradient-accumulation-steps 2", "4 rows per step, as before"

@@ -73,6 +73,11 @@ def test_checkpointing_computes_more_and_keeps_less(base):
     assert layer.tensor_bytes < none.tensor_bytes
 
 
+def test_the_policy_left_to_the_trainer_is_named(base):
+    assert estimate(config(base)).checkpointing == "selective"
+    assert estimate(config(base, checkpointing="mlp")).checkpointing == "mlp"
+
+
 def test_a_zero_init_adapter_is_planned_by_part(base):
     found = estimate(config(base, adapter=ZeroInitConfig(prompt_length=5, prompt_layers=1)))
     parts = {part.part: part.trainable for part in found.parts if part.trainable}
