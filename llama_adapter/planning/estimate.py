@@ -198,8 +198,8 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
     if config.tokens_per_record is not None and config.records is not None:
         notes.append(
             f"Data as stated: {config.records:,} records of {config.tokens_per_record:g} tokens, "
-            f"{config.labelled_share:.0%} of them labelled, {padding:.0%} padding in a batch; the heaviest "
-            f"batch has every row at {longest} tokens."
+            f"{config.labelled_share:.0%} of them labelled, {padding:.0%} padding in a batch; the longest "
+            f"record has {longest} tokens."
         )
         return stated_workload(
             config.tokens_per_record,
