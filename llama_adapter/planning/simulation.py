@@ -5,7 +5,9 @@ run's settings mean for a step (optimizer, clipping, accumulation) is decided he
 planner. It does not know devices.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -111,13 +113,14 @@ class Simulation:
             accumulates=self.accumulation > 1,
         )
         try:
-            return measure_step(model, rows, settings, mode)
+            with _without_tracebacks():
+                return measure_step(model, rows, settings, mode)
         except (RuntimeError, NotImplementedError) as error:
-            said = str(error).strip().splitlines()
+            said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
             raise UserError(
-                f"{type(model).__name__} on {self.config.base.name_or_path!r} cannot be planned, its forward "
-                f"depends on values: {said[0] if said else type(error).__name__}. "
-                "Use a short run with logging_steps=1 instead, its log has peak_memory_gib."
+                f"The model in {self.config.base.name_or_path!r} cannot be planned, as torch cannot run it "
+                f"without content: {said}. Use a short run with logging_steps=1 instead, its log has "
+                "peak_memory_gib."
             ) from error
 
     def _find_optimizer(self) -> Any:
@@ -128,6 +131,17 @@ class Simulation:
             )
             return None
         return lambda parameters: kind(parameters, **options)
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """While active, torch does not log the traceback of an operator that fails; the error says it all."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def accumulation_on(training: TrainingConfig, devices: int) -> int:

@@ -43,12 +43,21 @@ def _attention_backward_flops(
     return 5 * _attention_flops(query, key) // 2
 
 
+def _grouped_flops(left: Sequence[int], right: Sequence[int], *rest: Any, **options: Any) -> int:
+    """Products of groups, such as a mixture's experts; at most one side of each is split over groups."""
+    groups = left[0] if len(left) == len(right) == 3 else 1
+    return 2 * groups * left[-2] * left[-1] * right[-1]
+
+
 FLOP_FORMULAS: dict[Any, Any] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }
 """Of operators that FlopCounterMode does not know, counted as their GPU relatives; for its
 ``custom_mapping``."""
+
+if hasattr(torch.ops.aten, "_grouped_mm"):  # newer than the oldest torch that is supported
+    FLOP_FORMULAS[torch.ops.aten._grouped_mm] = _grouped_flops
 
 
 class FlopCount(TorchDispatchMode):

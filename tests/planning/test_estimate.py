@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import LlamaConfig
+from transformers import LlamaConfig, MixtralConfig
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.data import DataConfig, SourceConfig
@@ -132,3 +132,18 @@ def test_this_machines_gpu_is_known_or_said_not_to_be(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some card")
     with pytest.raises(UserError, match="'Some card' are not known. Use --gpu"):
         this_device()
+
+
+def test_a_model_that_needs_values_is_refused_with_a_way_out(tmp_path):
+    """torch's grouped product of experts has no form without content in float32."""
+    MixtralConfig(
+        num_hidden_layers=1,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=100,
+        num_local_experts=2,
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be planned, .* without content.*Use a short run"):
+        estimate(config(tmp_path, dtype="fp32"))

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.planning.fake_model import to_fake_cpu
@@ -127,6 +128,28 @@ def test_accumulation_keeps_gradients_during_the_forward_pass():
     assert accumulating == real
     assert accumulating.peak.parts[GRADIENTS] >= without.peak.parts.get(GRADIENTS, 0)
     assert accumulating.peak.total >= without.peak.total
+
+
+def test_a_mixture_of_experts_in_bf16():
+    config = MixtralConfig(
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=100,
+        num_local_experts=4,
+    )
+
+    def mixture(device):
+        model = MixtralForCausalLM(config).bfloat16().requires_grad_(False)
+        return get_peft_model(model, ADAPTERS["lora"]()).to(device)
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = measure_step(to_fake_cpu(mixture("meta"), mode), EVEN, StepSettings(), mode)
+    assert fake == measure_step(mixture("cpu"), EVEN, StepSettings())
+    tokens, weights = 48, 2 * 2 * 3 * 64 * 96  # two layers, two experts for every token
+    assert fake.forward_flops > 2 * tokens * weights
 
 
 def test_frozen_layers_below_the_first_adapter_keep_nothing():
