@@ -169,7 +169,7 @@ def predict(case: Case, folder: Path) -> Any:
             data=DataConfig(train=[SourceConfig(path="not read")]),
             training=_training(case, output),
         )
-        simulation = Simulation(config)
+        simulation = Simulation(config, on_gpu=torch.cuda.is_available())
         return simulation.cost(simulation.configured, case.lengths)
 
 
