@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import get_device_states, set_device_states
 
 from llama_adapter.errors import UserError
 from llama_adapter.training.chunked import chunked_losses
 from llama_adapter.training.forwards import Forward, replace_forward
 from llama_adapter.training.logit_tail import Tail, tail_of
 from llama_adapter.training.loss import LabelledPositions, token_losses
+from llama_adapter.training.random_state import RandomState
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class LabelledLoss:
         if head is None:
             outputs = model(**inputs)
             return outputs, positions.losses(outputs.logits, label_smoothing)
-        started = _random_states(inputs) if not self._verified else None
+        started = None if self._verified else RandomState.now(*inputs.values())
         tail = tail_of(getattr(base, "config", None))
         self._pass = _Pass(self, head, positions, tail, label_smoothing)
         outputs = self._run(model, inputs, head, self._pass)
@@ -114,7 +114,8 @@ class LabelledLoss:
             return outputs, token_losses(logits[0], positions.targets, label_smoothing)
         if not self._verified and not current.explains(outputs.logits):
             self._give_up(base)
-            _restore(started)
+            if started is not None:
+                started.restore()
             return self(model, inputs, positions, base, label_smoothing)
         self._verified = True
         return outputs, _joined(current.losses, outputs.logits)
@@ -291,16 +292,3 @@ def _joined(value: Shaped[Tensor, "..."], other: Shaped[Tensor, "..."]) -> Shape
     """``value`` itself; in the backward pass ``other`` gets a gradient of zero, before ``value`` goes on."""
     joined: Tensor = _Joined.apply(value, other)
     return joined
-
-
-def _random_states(inputs: dict[str, Any]) -> tuple[Tensor, list[int], list[Tensor]]:
-    """States of all random generators that a pass may use."""
-    return (torch.get_rng_state(), *get_device_states(*inputs.values()))
-
-
-def _restore(states: tuple[Tensor, list[int], list[Tensor]] | None) -> None:
-    """Make a repeated pass draw what the first one drew."""
-    if states is None:
-        return
-    torch.set_rng_state(states[0])
-    set_device_states(*states[1:])

@@ -30,6 +30,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.training.batch_records import Span, find_records, token_ids
 from llama_adapter.training.forwards import Forward, replace_forward
 from llama_adapter.training.frozen_stack import FrozenStack
+from llama_adapter.training.random_state import RandomState
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class LowerLayers:
         self._states: Tensor | None = None
         self._spans: list[Span] = []
         self._verified = self._given_up = False
-        self._random: list[Tensor] = []
+        self._random: RandomState | None = None
         self._skipped_tokens = 0
 
     def take_skipped_tokens(self) -> int:
@@ -140,7 +141,7 @@ class LowerLayers:
         self._states = self._assembled(spans, token_ids(args, kwargs))
         self._count(known=self._states is not None)
         if self._states is None and not self._verified:
-            self._random = _random_states(token_ids(args, kwargs).device)
+            self._random = RandomState.now(token_ids(args, kwargs))
 
     def _count(self, known: bool) -> None:
         """Count the records of a batch."""
@@ -161,7 +162,8 @@ class LowerLayers:
         self._verified = True
         device = output[0].device
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            _set_random_states(device, self._random)
+            if self._random is not None:
+                self._random.restore()
             again = decoder.forward(*args, **kwargs)
         self._states = None
         if difference := _difference(spans, output[0], again[0]):
@@ -241,14 +243,3 @@ def _difference(
         if not difference <= _TOLERANCE * max(scale, 1e-6):
             return f"by {difference:.3g} at values up to {scale:.3g}"
     return None
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    """Random state of the CPU and of the device that computes, for dropout in upper layers."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
-def _set_random_states(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
