@@ -163,7 +163,6 @@ class ImageConditionedModel(nn.Module):
         if isinstance(encoder, str):
             encoder = _saved_encoder(Path(folder) / ENCODER_FILE)
         model = cls(adapted, conditioner, encoder)
-        # PEFT makes an adapter trainable when it becomes the active one
         return model if trainable else model.eval()
 
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import LlamaConfig
 
 from llama_adapter.data import DataConfig, SourceConfig
 from llama_adapter.hardware import Device, find_device
@@ -14,6 +13,7 @@ from llama_adapter.planning.device_memory import device_memory, model_sizes, usa
 from llama_adapter.planning.simulation import POLICIES, Simulation
 from llama_adapter.planning.workload import stated_workload
 from llama_adapter.training import TrainingConfig
+from tests.planning.small import write_base
 
 
 def device(memory_gib):
@@ -24,14 +24,7 @@ def device(memory_gib):
 @pytest.fixture(scope="module")
 def simulation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    LlamaConfig(
-        num_hidden_layers=2,
-        hidden_size=64,
-        intermediate_size=96,
-        num_attention_heads=4,
-        vocab_size=100,
-        dtype=torch.float32,
-    ).save_pretrained(folder / "base")
+    write_base(folder / "base", torch.float32)
     return Simulation(
         PlanConfig(
             base=BaseModelConfig(name_or_path=str(folder / "base")),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import LlamaConfig, MixtralConfig
+from transformers import MixtralConfig
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.data import DataConfig, SourceConfig
@@ -12,6 +12,7 @@ from llama_adapter.models import BaseModelConfig
 from llama_adapter.planning import PlanConfig, estimate
 from llama_adapter.planning.estimate import this_device
 from llama_adapter.training import TrainingConfig
+from tests.planning.small import write_base
 
 LORA = LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
 STATED = {"tokens_per_record": 12.0, "records": 100}
@@ -20,16 +21,7 @@ STATED = {"tokens_per_record": 12.0, "records": 100}
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The shape of a small LLaMA, no weights."""
-    folder = tmp_path_factory.mktemp("base")
-    LlamaConfig(
-        num_hidden_layers=2,
-        hidden_size=64,
-        intermediate_size=96,
-        num_attention_heads=4,
-        vocab_size=100,
-        dtype=torch.bfloat16,
-    ).save_pretrained(folder)
-    return folder
+    return write_base(tmp_path_factory.mktemp("base"), torch.bfloat16)
 
 
 def config(base, *, dtype="auto", adapter=LORA, plan=None, **training):
