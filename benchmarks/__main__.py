@@ -10,6 +10,7 @@ from rich.table import Table
 
 from benchmarks.page import PAGE, render
 from benchmarks.results import read, write
+from llama_adapter.errors import UserError
 
 MEASURES = (
     "training_step",
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run benchmarks.
 
     Returns:
-        The exit code.
+        The exit code: 2 where one lacked something.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*MEASURES, *OPTIONAL, []], help="all without any")
@@ -43,10 +44,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     console = Console(width=None if sys.stdout.isatty() else 160)
+    lacking = 0
     for name in options.names or MEASURES:
         limits = {"maximum": options.pairs, "minimum": min(options.pairs, 7)} if options.pairs else {}
-        with console.status(f"{name}: interleaved runs"):
-            rows = importlib.import_module(f"benchmarks.{name}").run(**limits)
+        try:
+            with console.status(f"{name}: interleaved runs"):
+                rows = importlib.import_module(f"benchmarks.{name}").run(**limits)
+        except UserError as error:  # data or another program is not here; the others can still run
+            console.print(f"{name} was not run: {error}", markup=False)
+            lacking = 2
+            continue
         table = Table("measure", "against", "ratio", "interval", "pairs", "target", "verdict", title=name)
         for row in rows:
             interval = f"{row.low:.3f} .. {row.high:.3f}"
@@ -55,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(table)
         console.print(f"Wrote {write(name, rows)}")
     PAGE.write_text(render(read()), encoding="utf-8")
-    return 0
+    return lacking
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from torch import nn
 
 from benchmarks.ratios import compare
 from benchmarks.results import Row
+from benchmarks.steps import peak_bytes
 from benchmarks.subjects import ZERO_INIT, load_adapted
-from benchmarks.training_step import ROWS, TOKENS, peak_bytes, training_step
+from benchmarks.training_step import ROWS, TOKENS, training_step
 from llama_adapter.demo.base_model import DEFAULT_FOLDER
 from llama_adapter.training.activation_memory import CheckpointingPolicy, apply_checkpointing
 

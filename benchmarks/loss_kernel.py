@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from benchmarks.ratios import compare
 from benchmarks.results import Row
-from benchmarks.training_step import peak_bytes
+from benchmarks.steps import peak_bytes
 from llama_adapter.training.chunked import chunked_losses
 from llama_adapter.training.labelled_loss import CHUNK_ROWS
 from llama_adapter.training.loss import token_losses

@@ -5,17 +5,17 @@ while it runs; where its time goes is said by torch's profiler.
 """
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ratios import bootstrap
+from benchmarks.ratios import bootstrap, seconds_of
 from benchmarks.results import Row
+from benchmarks.steps import gflop
 from benchmarks.subjects import DEFAULT_ZERO_INIT, load_adapted
-from benchmarks.training_step import gflop, training_step
+from benchmarks.training_step import training_step
 from llama_adapter.demo.base_model import DEFAULT_FOLDER
 
 TOKENS = 512
@@ -50,8 +50,8 @@ def run(
     left, right = torch.randn(2, size, size)
     shares, rates, seconds = [], [], []
     for _ in range(minimum):
-        rates.append(2 * size**3 / _seconds(lambda: left @ right))
-        seconds.append(_seconds(step))
+        rates.append(2 * size**3 / seconds_of(lambda: left @ right))
+        seconds.append(seconds_of(step))
         shares.append(flops / seconds[-1] / rates[-1])
     facts = {
         "GFLOP of the step": flops / 1e9,
@@ -78,10 +78,3 @@ def time_by_group(step: Callable[[], None]) -> dict[str, float]:
         spent[group] += event.self_cpu_time_total
     total = sum(spent.values())
     return {name: time / total for name, time in spent.items()}
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    """Wall time of one run."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

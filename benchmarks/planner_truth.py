@@ -26,6 +26,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
+from benchmarks.steps import peak_of
 from llama_adapter import ZeroInitConfig
 from llama_adapter.data import DataConfig, PaddingCollator, SourceConfig
 from llama_adapter.models import BaseModelConfig, attach_adapter, load_base
@@ -235,14 +236,7 @@ def _profiled(found: dict[str, int]) -> Iterator[None]:
     """Most bytes that torch's allocator had given out beyond those before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         yield
-    # events() of the profiler leaves out what an operator allocates itself; its raw records have everything
-    raw: Any = profiler.profiler
-    records = [record for record in raw.kineto_results.events() if record.name() == "[memory]"]
-    held = peak = 0
-    for record in sorted(records, key=lambda record: record.start_ns()):
-        held += record.nbytes()
-        peak = max(peak, held)
-    found["allocated"] = peak
+    found["allocated"] = peak_of(profiler)
 
 
 @contextmanager

@@ -74,13 +74,13 @@ def compare(
     Returns:
         The ratio, and the median seconds of ours and theirs.
     """
-    _seconds(ours), _seconds(theirs)
+    seconds_of(ours), seconds_of(theirs)
     mine: list[float] = []
     other: list[float] = []
     while True:
         both = ((ours, mine), (theirs, other))
         for run, times in both if len(mine) % 2 else both[::-1]:
-            times.append(_seconds(run))
+            times.append(seconds_of(run))
         if len(mine) < minimum:
             continue
         ratio = bootstrap([b / a for a, b in zip(mine, other, strict=True)])
@@ -88,7 +88,7 @@ def compare(
             return ratio, float(np.median(mine)), float(np.median(other))
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def seconds_of(run: Callable[[], object]) -> float:
     """Wall time of one run."""
     start = time.perf_counter()
     run()

@@ -9,11 +9,9 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.ratios import compare
 from benchmarks.results import Row
+from benchmarks.steps import memory_rows, speed_row
 from benchmarks.subjects import ADAPTION_PROMPT, LORA, ZERO_INIT, load_adapted
 from llama_adapter.demo.base_model import DEFAULT_FOLDER
 from llama_adapter.training.labelled_loss import LabelledLoss
@@ -40,41 +38,18 @@ def run(
         name: training_step(load_adapted(name, folder).train(), rows, tokens)
         for name in (ZERO_INIT, ADAPTION_PROMPT, LORA)
     }
-    table = []
-    for name, target in SPEED.items():
-        ratio, mine, other = compare(steps[ZERO_INIT], steps[name], target, minimum, maximum)
-        table.append(
-            Row(
-                measure="training step, method alone: times faster",
-                against=name,
-                **ratio.figures(),
-                target=target,
-                facts={
-                    "batch": f"{rows} x {tokens}",
-                    "seconds": mine,
-                    "of the other": other,
-                    "GFLOP": gflop(steps[ZERO_INIT]),
-                    "GFLOP of the other": gflop(steps[name]),
-                },
-            )
+    ours, others = steps[ZERO_INIT], {name: steps[name] for name in SPEED}
+    table = [
+        speed_row(
+            (ours, other),
+            ("training step, method alone", name),
+            f"{rows} x {tokens}",
+            SPEED[name],
+            (minimum, maximum),
         )
-    peaks = {name: peak_bytes(step) for name, step in steps.items()}
-    for name, target in MEMORY.items():
-        share = peaks[ZERO_INIT] / peaks[name]
-        table.append(
-            Row(
-                measure="peak memory of the step beyond the weights: share",
-                against=name,
-                value=share,
-                low=share,
-                high=share,
-                pairs=1,
-                target=target,
-                at_most=True,
-                facts={"bytes": peaks[ZERO_INIT], "bytes of the other": peaks[name]},
-            )
-        )
-    return table
+        for name, other in others.items()
+    ]
+    return table + memory_rows(ours, others, "peak memory of the step beyond the weights", MEMORY)
 
 
 def training_step(model: nn.Module, rows: int, tokens: int) -> Callable[[], None]:
@@ -96,25 +71,3 @@ def training_step(model: nn.Module, rows: int, tokens: int) -> Callable[[], None
         optimizer.step()
 
     return step
-
-
-def gflop(step: Callable[[], None]) -> float:
-    """Floating-point operations of a step, in billions."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return float(counter.get_total_flops() / 1e9)
-
-
-def peak_bytes(step: Callable[[], object]) -> int:
-    """Most bytes that a step held at once beyond those before it, after one step to warm up."""
-    step()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    # events() of the profiler leaves out what an operator allocates itself; its raw records have everything
-    raw: Any = profiler.profiler
-    records = [record for record in raw.kineto_results.events() if record.name() == "[memory]"]
-    held = peak = 0
-    for record in sorted(records, key=lambda record: record.start_ns()):
-        held += record.nbytes()
-        peak = max(peak, held)
-    return peak

@@ -14,8 +14,10 @@ from benchmarks import (
     matmul_share,
     product_step,
     prompt_attention,
+    steps,
     training_step,
 )
+from benchmarks.__main__ import main
 from benchmarks.check import unreached
 from benchmarks.page import render
 from benchmarks.ratios import bootstrap, bootstrap_totals, compare
@@ -90,7 +92,7 @@ def test_the_peak_counts_what_is_held_at_once():
         third = torch.ones(500)
         del second, third
 
-    assert training_step.peak_bytes(step) == pytest.approx(4 * 3000, abs=2000)
+    assert steps.peak_bytes(step) == pytest.approx(4 * 3000, abs=2000)
 
 
 def test_all_ways_to_compute_the_loss_agree():
@@ -127,3 +129,11 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     assert all(
         name in page for name in ("peft AdaptionPrompt", "the bare base model", "## Decoding", "torch")
     )
+
+
+def test_a_benchmark_that_lacks_something_says_so_and_lets_the_others_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("LLAMA_ADAPTER_LITGPT", raising=False)
+    monkeypatch.setattr("benchmarks.__main__.PAGE", tmp_path / "page.md")
+    assert main(["litgpt_adapter"]) == 2
+    assert "litgpt_adapter was not run" in capsys.readouterr().out
+    assert (tmp_path / "page.md").is_file()
