@@ -8,13 +8,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ratios import compare
 from benchmarks.results import Row
+from llama_adapter.planning.step import FLOP_FORMULAS
 
 Step = Callable[[], object]
 
 
 def gflop(step: Step) -> float:
-    """Floating-point operations of a step, in billions."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of a step, in billions, those of the CPU's attention kernels included."""
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
         step()
     return float(counter.get_total_flops() / 1e9)
 
