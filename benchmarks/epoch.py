@@ -140,7 +140,6 @@ def _trainers(
     common: dict[str, Any] = {
         "output_dir": place,
         "learning_rate": LEARNING_RATE,
-        "bf16": dtype == torch.bfloat16,
     }
 
     def adapted(name: str) -> Any:

@@ -13,8 +13,9 @@ as they do, and two generations at once do not see each other's.
 decorated in the globals of the file whose model is adapted, and no other file notices.
 
 The danger of any such seam is the adapter that silently does nothing: an attention path that never reaches a
-decorated function. ``require_prompts_ran`` is the forward hook that turns it into an error naming the layer
-and the cause.
+decorated function. So a module that carries prompts becomes an instance of a subclass of its own class, whose
+call checks afterwards that they were added, and otherwise names the layer and the cause. Two forward hooks
+would do the same, but with them torch takes a longer way into the module, which a decoding step can feel.
 
 This file knows neither PEFT nor how a branch computes its output.
 
@@ -148,26 +149,58 @@ def carry_prompts(attention: nn.Module, branch: nn.Module) -> None:
     if key is not None:
         decorate_key(key)
     attention.add_module(PROMPT_BRANCH, branch)
-    attention.register_forward_pre_hook(expect_prompts, with_kwargs=True)
-    attention.register_forward_hook(require_prompts_ran)
+    if not isinstance(attention, _CarriesPrompts):
+        own: Any = type(attention)  # mypy takes the class of a module for unhashable
+        attention.__class__ = _carrying(own)
 
 
 def drop_prompts(attention: nn.Module) -> None:
     """Undo ``carry_prompts``: the module is again as it was."""
     delattr(attention, PROMPT_BRANCH)
-    for hooks in (attention._forward_pre_hooks, attention._forward_hooks):
-        for handle, hook in list(hooks.items()):
-            if hook in (expect_prompts, require_prompts_ran):
-                del hooks[handle]
-                attention._forward_pre_hooks_with_kwargs.pop(handle, None)
+    attention.__class__ = _without_prompts(type(attention))
 
 
-def expect_prompts(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Forward pre-hook: whatever ran before, an interrupted pass included, says nothing about this one."""
-    _current.branch = None
-    # A compiled pass gets none: it computes from the weights that it was given.
-    keeps = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-    _current.memory = _memory(args, kwargs) if keeps else None
+class _CarriesPrompts(nn.Module):
+    """What an attention module is in addition while it carries prompts."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own call, then a look at whether its prompts were added.
+
+        Raises:
+            RuntimeError: no decorated attention function ran; names the layer, the active key and what to do.
+        """
+        # Whatever ran before, an interrupted pass included, says nothing about this one.
+        _current.branch = None
+        # A compiled pass gets no memory: it computes from the weights that it was given.
+        keeps = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        _current.memory = _memory(args, kwargs) if keeps else None
+        output = super().__call__(*args, **kwargs)
+        branch: Any = self._modules.get(PROMPT_BRANCH)
+        if _current.branch is not branch and branch.has_active_prompts():
+            cause, remedy = _explain_no_op(self)
+            raise RuntimeError(f"The prompts of {branch.layer_name!r} had no effect: {cause}. Use {remedy}.")
+        return output
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles name the module's own class, since this one is made while the program runs."""
+        return _new_carrying, (_without_prompts(type(self)),), self.__getstate__()
+
+
+@functools.cache
+def _carrying(module_class: type[Any]) -> type[Any]:
+    """The subclass of an attention class whose modules carry prompts; it goes by the same name."""
+    names = {name: getattr(module_class, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(module_class.__name__, (_CarriesPrompts, module_class), names)
+
+
+def _without_prompts(carrying: type[nn.Module]) -> type[nn.Module]:
+    """The class that ``_carrying`` was given."""
+    return carrying.__mro__[carrying.__mro__.index(_CarriesPrompts) + 1]
+
+
+def _new_carrying(module_class: Any) -> nn.Module:
+    """A module that carries prompts, still without content."""
+    return cast("nn.Module", nn.Module.__new__(_carrying(module_class)))
 
 
 def _memory(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
@@ -178,19 +211,6 @@ def _memory(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
         if cache is None:
             return None
     return cast("Memory", cache.__dict__.setdefault(_MEMORY, {}))
-
-
-def require_prompts_ran(attention: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    """Forward hook: the attention module has run, so its prompts must have been added.
-
-    Raises:
-        RuntimeError: no decorated attention function ran; names the layer, the active key and what to do.
-    """
-    branch: Any = attention._modules[PROMPT_BRANCH]
-    ran = getattr(_current, "branch", None) is branch
-    if not ran and branch.has_active_prompts():
-        cause, remedy = _explain_no_op(attention)
-        raise RuntimeError(f"The prompts of {branch.layer_name!r} had no effect: {cause}. Use {remedy}.")
 
 
 def _explain_no_op(attention: nn.Module) -> tuple[str, str]:

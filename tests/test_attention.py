@@ -1,4 +1,5 @@
 import copy
+import pickle
 import sys
 import threading
 
@@ -103,9 +104,25 @@ def test_dropping_prompts_leaves_no_trace():
     model = tiny.adapted(prompt_length=3)
     layer = model.base_model.model.model.layers[0].self_attn
     attention.drop_prompts(layer)
-    assert not layer._forward_hooks
-    assert not layer._forward_pre_hooks
+    assert type(layer) is type(tiny.llama().model.layers[0].self_attn)
     assert not hasattr(layer, attention.PROMPT_BRANCH)
+
+
+def test_a_module_with_prompts_passes_for_one_of_its_own_class():
+    layer = tiny.adapted(prompt_length=3).base_model.model.model.layers[0].self_attn
+    plain = type(tiny.llama().model.layers[0].self_attn)
+    assert isinstance(layer, plain)
+    assert type(layer) is not plain
+    assert type(layer).__name__ == plain.__name__
+    assert not layer._forward_hooks  # with which torch takes a longer way into the module
+    assert not layer._forward_pre_hooks
+
+
+def test_a_module_with_prompts_survives_pickling():
+    layer = tiny.adapted(prompt_length=3).base_model.model.model.layers[0].self_attn
+    again = pickle.loads(pickle.dumps(layer))
+    assert type(again) is type(layer)
+    assert again.state_dict().keys() == layer.state_dict().keys()
 
 
 def test_threads_share_a_model():

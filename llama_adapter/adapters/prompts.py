@@ -20,7 +20,7 @@ head size, R records; S 1 where all records see the same, R otherwise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 from jaxtyping import Float
@@ -44,7 +44,7 @@ from llama_adapter.adapters.row_prompts import fitting, gather_gates, gather_pro
 from llama_adapter.adapters.structure import Site, attention_sites, placement
 from llama_adapter.attention import PROMPT_BRANCH, Memory, carry_prompts
 from llama_adapter.errors import UserError
-from llama_adapter.forward_context import Routing, copies_per_record, within
+from llama_adapter.forward_context import ForwardContext, Routing, copies_per_record, current, within
 from llama_adapter.token_blocks import TokenBlocks
 
 Found = tuple[Float[Tensor, "_ Q P D"], Float[Tensor, "_ Q P D"], Float[Tensor, "_ 1 1 P"] | None]
@@ -61,6 +61,33 @@ class PromptConfig:
     new_gate: bool
     prompt_init_std: float
     gate_init_std: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Kept:
+    """What the prompts of a layer became, and what decided it."""
+
+    found: list[Any]
+    """A ``Found`` per adapter, each with a prompt length of its own."""
+    packing: TokenBlocks | None
+    added: Float[Tensor, "R _ H"] | None
+    context: ForwardContext
+    active: str | list[str]
+    disabled: bool
+    rows: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def serves(self, layer: "PromptLayer", query: Float[Tensor, "B Q T D"]) -> bool:
+        """Whether it holds for another pass; short, because every layer asks for every token."""
+        return (
+            self.context is current()
+            and self.active == layer._active_adapter
+            and self.disabled == layer._disable_adapters
+            and self.rows == len(query)
+            and self.dtype == query.dtype
+            and self.device == query.device
+        )
 
 
 class PromptLayer(ZeroInitLayer):
@@ -146,29 +173,43 @@ class PromptLayer(ZeroInitLayer):
             softcap: bound c of the scores, ``c * tanh(score / c)``; None for none.
             memory: of one generation, for keys and values; None computes them anew.
         """
-        condition = condition_in(self)
-        packing, added = (None, None) if condition is None else (condition[0].packing, condition[1])
         # Every token of a generation comes this way; what was found at its start serves to its end.
-        place = (
-            self.layer_name,
-            routing_in(self) is None,
-            *self._acting(),
-            query.dtype,
-            query.device,
-            len(query),
-        )
-        kept = None if memory is None else memory.get(place)
-        if kept is None or kept[0] is not packing or kept[1] is not added:
-            kept = (packing, added, self._found(attention, query, packing, added))
-            if memory is not None:
-                memory[place] = kept
+        kept = None if memory is None else memory.get(self.layer_name)
+        if kept is None or not kept.serves(self, query):
+            kept = self._keep(attention, query, {} if memory is None else memory)
+        packing = kept.packing
+        found: list[Found] = kept.found
         seekers = query if packing is None else packing.split(query)
-        found: list[Found] = kept[2]
         attended = [attend_to_prompts(seekers, *parts, scaling, softcap) for parts in found]
         if not attended:
             return None
         together = torch.stack(attended).sum(0) if len(attended) > 1 else attended[0]
         return together.transpose(1, 2) if packing is None else packing.join(together)
+
+    def _keep(self, attention: nn.Module, query: Float[Tensor, "B Q T D"], memory: Memory) -> "_Kept":
+        """What prompts become in this pass; in memory, adapters that take turns have a place each."""
+        condition = condition_in(self)
+        packing, added = (None, None) if condition is None else (condition[0].packing, condition[1])
+        routed = routing_in(self) is not None
+        place = (self.layer_name, routed, *self._acting(), query.dtype, query.device, len(query))
+        earlier = memory.get(place)
+        if earlier is not None and earlier.packing is packing and earlier.added is added:
+            found = earlier.found
+        else:
+            found = self._found(attention, query, packing, added)
+        active = self._active_adapter
+        memory[place] = memory[self.layer_name] = kept = _Kept(
+            found=found,
+            packing=packing,
+            added=added,
+            context=current(),
+            active=active if isinstance(active, str) else list(active),
+            disabled=self._disable_adapters,
+            rows=len(query),
+            dtype=query.dtype,
+            device=query.device,
+        )
+        return kept
 
     def _acting(self) -> Sequence[str]:
         """Names of the adapters that act in this pass, in some rows or in all."""

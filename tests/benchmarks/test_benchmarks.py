@@ -105,7 +105,11 @@ def test_all_ways_to_compute_the_loss_agree():
 def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("training_step", training_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("decoding", decoding.run(2, 2, tiny_base, new_tokens=2), tmp_path)
-    write("product_step", product_step.run(2, 2, tiny_base, ((1, 8), (2, 4))), tmp_path)
+    write(
+        "product_step",
+        product_step.run(2, 2, tiny_base, (((1, 8), torch.float32), ((2, 4), torch.bfloat16))),
+        tmp_path,
+    )
     write("matmul_share", matmul_share.run(2, 2, tiny_base, tokens=8, size=16), tmp_path)
     write("prompt_attention", prompt_attention.run(2, 2, lengths=(3,)), tmp_path)
     write("batches", batches.run(2, 2, tiny_base, records=9, longest=24), tmp_path)
