@@ -7,8 +7,9 @@ that train together need that, because one of them may meet such a batch alone.
 
 Only what was trained is saved, with the names of base and encoder. How it is trained is not known here.
 
-Dimensions: R records, rows before beams and return sequences multiply them; I images, one for each row that
-has one; N feature tokens, C their width; S height, T width in pixels.
+Dimensions: R records, rows before beams and return sequences multiply them; B rows, T tokens, where packed
+rows hold several records; I images, one for each record that has one; N feature tokens, C their width; S
+height, U width in pixels.
 """
 
 import json
@@ -45,14 +46,31 @@ class ImageConditionedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.language_model, self.conditioner, self.encoder = language_model, conditioner, encoder
+        self.encoder_config: VisionConfig | None = None if encoder is None else encoder.config
+        """Settings of the encoder that the features come from; saved although the encoder may be away."""
+
+    @property
+    def config(self) -> Any:
+        """The language model's."""
+        return self.language_model.config
+
+    @property
+    def hf_device_map(self) -> Any:
+        """The language model's: None where it lies on one device."""
+        return getattr(self.language_model, "hf_device_map", None)
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """The language model's; the encoder keeps nothing anyway."""
+        self.language_model.activation_checkpointing_enable(**options)
 
     def forward(
         self,
-        input_ids: Int[Tensor, "R _"],
-        pixel_values: Float[Tensor, "I 3 S T"] | None = None,
+        input_ids: Int[Tensor, "B T"],
+        pixel_values: Float[Tensor, "I 3 S U"] | None = None,
         has_image: Bool[Tensor, " R"] | None = None,
         features: Float[Tensor, "R N C"] | None = None,
         feature_mask: Bool[Tensor, "R N"] | None = None,
+        record_index: Int[Tensor, "B T"] | None = None,
         **inputs: Any,
     ) -> Any:
         """The language model's output.
@@ -63,20 +81,23 @@ class ImageConditionedModel(nn.Module):
             has_image: which rows have one; None for all.
             features: instead of pixels, of every row; those of rows without image do not matter.
             feature_mask: which tokens are there, none in rows without image; None for all.
+            record_index: of packed rows, the record of each token; images are then those of the records, and
+                ``has_image`` is needed with pixels.
             inputs: what else the language model takes.
 
         Raises:
             UserError: pixels and features came together, or pixels without an encoder, or they do not fit.
         """
-        seen = self.features(len(input_ids), pixel_values, has_image, features, feature_mask)
-        with self.conditioned(*seen):
+        records = len(input_ids) if record_index is None or has_image is None else len(has_image)
+        seen = self.features(records, pixel_values, has_image, features, feature_mask)
+        with self.conditioned(*seen, record_index):
             return self.language_model(input_ids=input_ids, **inputs)
 
     @torch.no_grad()
     def generate(
         self,
         input_ids: Int[Tensor, "R _"],
-        pixel_values: Float[Tensor, "I 3 S T"] | None = None,
+        pixel_values: Float[Tensor, "I 3 S U"] | None = None,
         has_image: Bool[Tensor, " R"] | None = None,
         features: Float[Tensor, "R N C"] | None = None,
         feature_mask: Bool[Tensor, "R N"] | None = None,
@@ -90,7 +111,7 @@ class ImageConditionedModel(nn.Module):
     def features(
         self,
         rows: int,
-        pixel_values: Float[Tensor, "I 3 S T"] | None,
+        pixel_values: Float[Tensor, "I 3 S U"] | None,
         has_image: Bool[Tensor, " R"] | None,
         features: Float[Tensor, "R N C"] | None,
         feature_mask: Bool[Tensor, "R N"] | None,
@@ -116,7 +137,10 @@ class ImageConditionedModel(nn.Module):
         return everywhere, has_image[:, None].expand(everywhere.shape[:2])
 
     def conditioned(
-        self, features: Float[Tensor, "R N C"] | None, mask: Bool[Tensor, "R N"] | None
+        self,
+        features: Float[Tensor, "R N C"] | None,
+        mask: Bool[Tensor, "R N"] | None,
+        record_index: Int[Tensor, "B T"] | None = None,
     ) -> AbstractContextManager[None]:
         """Passes of the language model inside the block see these images."""
         if features is None or mask is None:
@@ -125,16 +149,16 @@ class ImageConditionedModel(nn.Module):
             weight = next(self.conditioner.parameters())
             features = weight.new_zeros(1, 1, self.conditioner.config.feature_width)
             mask = torch.zeros(1, 1, dtype=torch.bool, device=weight.device)
+            record_index = None
         added = self.conditioner(features.to(next(self.conditioner.parameters()).device), mask)
-        return prompt_context(self.language_model, added, present=mask.any(1))
+        return prompt_context(self.language_model, added, record_index=record_index, present=mask.any(1))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the adapter as PEFT does, the conditioner, and the encoder's settings."""
         self.language_model.save_pretrained(str(folder))
         save_conditioner(self.conditioner, folder)
-        if self.encoder is not None:
-            settings = json.dumps(asdict(self.encoder.config), indent=2)
-            (Path(folder) / ENCODER_FILE).write_text(settings + "\n", encoding="utf-8")
+        if self.encoder_config is not None:
+            save_encoder_settings(self.encoder_config, folder)
 
     @classmethod
     def from_pretrained(
@@ -167,7 +191,7 @@ class ImageConditionedModel(nn.Module):
 
 
 def _rows_with_image(
-    rows: int, pixel_values: Float[Tensor, "I 3 S T"], has_image: Bool[Tensor, " R"] | None
+    rows: int, pixel_values: Float[Tensor, "I 3 S U"], has_image: Bool[Tensor, " R"] | None
 ) -> Bool[Tensor, " R"]:
     """Which rows have an image.
 
@@ -182,6 +206,12 @@ def _rows_with_image(
             "Use one for each True in has_image."
         )
     return has_image
+
+
+def save_encoder_settings(config: VisionConfig, folder: str | Path) -> None:
+    """Write into an adapter's folder which encoder its features come from."""
+    settings = json.dumps(asdict(config), indent=2)
+    (Path(folder) / ENCODER_FILE).write_text(settings + "\n", encoding="utf-8")
 
 
 def _saved_encoder(path: Path) -> VisionEncoder | None:

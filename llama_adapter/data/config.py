@@ -53,6 +53,8 @@ class SourceConfig:
     with none every record occurs exactly once an epoch."""
     rows: str | None = None
     """Which records to use, as ``start:stop`` counted from 0 over the whole source."""
+    media_folder: str | None = None
+    """Folder in which relative paths of images are looked up; left out, where the program was started."""
     columns: dict[str, str] = field(default_factory=dict)
     """Other names for columns, as ``expected: yours``, for example ``{instruction: question, output:
     answer}``."""
@@ -88,9 +90,16 @@ class DataConfig:
     bad_records: Literal["error", "skip"] = "error"
     """What happens when a record cannot be used: error stops and names the first ones, skip leaves them out
     and counts them."""
-    media: Literal["refuse", "ignore", "keep"] = "refuse"
+    media: Literal["refuse", "ignore", "keep", "attach"] = "refuse"
     """What happens to records with images: refuse stops, ignore trains on their text alone, keep hands the
-    paths on."""
+    paths on and leaves the placeholders in the text, attach hands the paths on and takes the placeholders
+    out. Training with a conditioner attaches."""
+    images: Literal["cached", "live"] = "cached"
+    """How a conditioner gets its images: as features that are computed once and kept on disk, or encoded
+    anew whenever they are used."""
+    feature_cache: str | None = None
+    """Folder for the kept features, shared by all runs and encoders; the default is ``image_features`` in
+    ``cache_dir``."""
     stopping: Literal["all_exhausted", "first_exhausted"] = "all_exhausted"
     """When a weighted mixture ends: after every source was seen whole (small ones repeat), or with the first
     used up."""
@@ -101,6 +110,11 @@ class DataConfig:
     """Where prepared data are kept; the default is the cache of the ``datasets`` library."""
     seed: int = 0
     """Seed of the mixture's order and of streamed shuffling."""
+
+    @property
+    def attaches_media(self) -> bool:
+        """Whether rows say which images belong to them."""
+        return self.media in ("keep", "attach")
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work together."""

@@ -215,6 +215,8 @@ def source_plans(config: SourceConfig) -> list[str]:
     entries = [entry | {"format": _format_name(entry, config)} for entry in _entries(config)]
     groups = [entries] if config.rows else [[entry] for entry in entries]
     common = {"version": READER_VERSION, "columns": config.columns, "start": start, "stop": stop}
+    if config.media_folder is not None:
+        common["media_folder"] = config.media_folder
     plans = [json.dumps(common | {"entries": group}, sort_keys=True) for group in groups]
     if config.rows and next(canonical_rows(plans), None) is None:
         raise UserError(f"rows {config.rows!r} of {config.path!r} hold no record. Use rows that exist.")
@@ -233,7 +235,11 @@ def canonical_rows(plans: list[str]) -> Iterator[dict[str, Any]]:
     for plan in map(json.loads, plans):
         rows = ((entry["format"], raw) for entry in plan["entries"] for raw in _entry_rows(entry))
         for name, raw in islice(rows, plan["start"], plan["stop"]):
-            yield _canonical(name, raw, plan["columns"])
+            row = _canonical(name, raw, plan["columns"])
+            folder = plan.get("media_folder")
+            yield (
+                row if folder is None else row | {"media": [str(Path(folder, path)) for path in row["media"]]}
+            )
 
 
 def _canonical(name: str, raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:

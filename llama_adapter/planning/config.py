@@ -45,6 +45,7 @@ class PlanConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        super().__post_init__()
         if not 0 < self.mfu <= 1:
             raise UserError(f"mfu is {self.mfu:g}. Use a share between 0 and 1, for example 0.4.")
         if self.num_gpus < 1:

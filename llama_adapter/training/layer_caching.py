@@ -100,7 +100,7 @@ class LayerCachingTrainer(LoadingTrainer):
 
     def _lower_layers(self, automatic: bool) -> LowerLayers | None:
         """The cache, if it is possible and, when that is left to us, pays."""
-        stack = find_frozen_stack(self.unwrapped)
+        stack = find_frozen_stack(self.parts.language_model)
         reason = stack if isinstance(stack, str) else self._obstacle(stack)
         if reason is None and isinstance(stack, FrozenStack):
             folder = Path(self.args.lower_layer_cache or Path(self.args.output_dir or ".") / "lower_layers")

@@ -115,7 +115,7 @@ class LoadingTrainer(CheckpointingTrainer):
             _check_has_length(self.train_dataset, self.args.batching)
         if self.args.batching == "packed" and self.train_dataset is not None:
             with self.accelerator.autocast():
-                check_packing(self.unwrapped, self.accelerator.device)
+                check_packing(self.parts.language_model, self.accelerator.device)
 
     @cached_property
     def train_batches(self) -> RankBatches | None:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from llama_adapter.conditioning.base import join_levels
 from llama_adapter.data.feature_cache import FeatureCache, FeatureIdentity, FeatureTable
 from llama_adapter.data.identity import encoder_identity
+from llama_adapter.data.images import read_image
 from llama_adapter.errors import UserError
+from llama_adapter.lazy import needed
 from llama_adapter.vision.config import VisionConfig
-from llama_adapter.vision.images import read_image
 from llama_adapter.vision.open_clip_tower import load_open_clip
-from llama_adapter.vision.packages import needed
 from llama_adapter.vision.timm_tower import load_timm
 from llama_adapter.vision.tower import ImageTransform, Tower
 from llama_adapter.vision.transformers_tower import load_transformers

@@ -5,11 +5,12 @@ Transparency is dropped, not painted over, as the encoders' own programs do it.
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llama_adapter.errors import UserError
-from llama_adapter.vision.packages import needed
+from llama_adapter.lazy import needed
 
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 """What Pillow raises for files that are no images, or damaged ones."""
@@ -39,3 +40,23 @@ def read_image(path: str | Path, channels: str = "rgb") -> Any:
     if channels == "bgr":
         picture = pil.merge("RGB", picture.split()[::-1])
     return picture
+
+
+def image_problem(paths: Sequence[str], decode: bool = False) -> str:
+    """Why a record's images cannot be used by a model that sees one per record; empty if they can.
+
+    Args:
+        paths: of a record.
+        decode: whether to read the file, too, instead of only looking whether it is there.
+    """
+    if len(paths) > 1:
+        return f"it names {len(paths)} images ({list(paths)}); it must name one at most"
+    for path in paths:
+        if not Path(path).is_file():
+            return f"its image {path!r} is not there; data.media_folder of its source says where images lie"
+        if decode:
+            try:
+                read_image(path)
+            except UserError as error:
+                return str(error)
+    return ""
