@@ -48,16 +48,13 @@ class ImageConditionedModel(nn.Module):
         self.language_model, self.conditioner, self.encoder = language_model, conditioner, encoder
         self.encoder_config: VisionConfig | None = None if encoder is None else encoder.config
         """Settings of the encoder that the features come from; saved although the encoder may be away."""
+        if (spread := getattr(language_model, "hf_device_map", None)) is not None:
+            self.hf_device_map = spread
 
     @property
     def config(self) -> Any:
         """The language model's."""
         return self.language_model.config
-
-    @property
-    def hf_device_map(self) -> Any:
-        """The language model's: None where it lies on one device."""
-        return getattr(self.language_model, "hf_device_map", None)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """The language model's; the encoder keeps nothing anyway."""

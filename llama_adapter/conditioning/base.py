@@ -15,7 +15,7 @@ for all of them, H hidden size of the language model.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -59,7 +59,7 @@ class ConditionerConfig:
         """
         return {"hidden_size": hidden_size, "feature_width": feature_width}
 
-    def fitted(self, hidden_size: int, feature_width: int, prompt_length: int) -> Self:
+    def fitted(self, hidden_size: int, feature_width: int, prompt_length: int) -> "ConditionerConfig":
         """A copy with ``sizes`` filled in where they were left at their default.
 
         Raises:
@@ -74,7 +74,8 @@ class ConditionerConfig:
                     f"{hidden_size}, the encoder features of width {feature_width}, the adapter "
                     f"{prompt_length} prompts. Leave it out, or set {value}."
                 )
-        return replace(self, **wanted)
+        changes: dict[str, Any] = dict(wanted)
+        return replace(self, **changes)
 
 
 class Conditioner(nn.Module):

@@ -42,8 +42,8 @@ class SourceConfig:
     """A JSON, JSONL, Parquet, CSV or TSV file, a folder of such files, a folder written by ``save_to_disk``,
     or the name of a data set on the hub such as ``tatsu-lab/alpaca``."""
     format: str = "auto"
-    """How one record is laid out: alpaca, sharegpt, llava, messages, prompt_completion, captions; auto looks
-    at the columns."""
+    """How one record is laid out: alpaca, sharegpt, llava, messages, prompt_completion, captions, karpathy,
+    scienceqa; auto looks at the columns."""
     split: str = "train"
     """Which split of a hub or saved data set to read; plain files have none."""
     subset: str | None = None
@@ -52,7 +52,13 @@ class SourceConfig:
     """Share of this source in a mixture, relative to the other weights. Give it for all sources or for none;
     with none every record occurs exactly once an epoch."""
     rows: str | None = None
-    """Which records to use, as ``start:stop`` counted from 0 over the whole source."""
+    """Which records to use, as ``start:stop`` counted from 0 over the whole source, after ``only``."""
+    records: str | None = None
+    """In a JSON file that is one object: the key of its records, or ``*`` if its values are the records."""
+    only: dict[str, list[str]] = field(default_factory=dict)
+    """Use only records that have one of these values in a column, for example ``{split: [train]}``."""
+    each: str | None = None
+    """A column with a list: make a record of each of its entries, such as one per caption of a picture."""
     media_folder: str | None = None
     """Folder in which relative paths of images are looked up; left out, where the program was started."""
     columns: dict[str, str] = field(default_factory=dict)

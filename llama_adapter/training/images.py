@@ -14,7 +14,7 @@ import datasets
 from peft import PeftModel
 from transformers import set_seed
 
-from llama_adapter.conditioning import ConditionerConfig, make_conditioner
+from llama_adapter.conditioning import Conditioner, ConditionerConfig, make_conditioner
 from llama_adapter.data import DataConfig, Datasets
 from llama_adapter.data.feature_collator import FeatureCollator, PixelCollator, only_medium
 from llama_adapter.errors import UserError
@@ -36,7 +36,7 @@ class ImageSettings:
     """What is trained to pass on what it saw."""
 
     def model(self, adapted: PeftModel, prompt_length: int, seed: int) -> ImageConditionedModel:
-        """The whole model: sizes that were left out are those of its parts.
+        """The whole model.
 
         Args:
             adapted: base with adapter.
@@ -47,11 +47,18 @@ class ImageSettings:
             UserError: the encoder cannot be loaded, or a size does not fit.
         """
         encoder = load_encoder(self.vision)
-        text: Any = adapted.config.get_text_config()
         _, width = encoder.feature_shape
-        config = self.conditioner.fitted(text.hidden_size, width, prompt_length)
         set_seed(seed)
-        return ImageConditionedModel(adapted, make_conditioner(config), encoder)
+        return ImageConditionedModel(adapted, self.make_conditioner(adapted, width, prompt_length), encoder)
+
+    def make_conditioner(self, adapted: PeftModel, feature_width: int, prompt_length: int) -> Conditioner:
+        """The conditioner; sizes that were left out are those of the parts around it.
+
+        Raises:
+            UserError: a size does not fit.
+        """
+        text: Any = adapted.config.get_text_config()
+        return make_conditioner(self.conditioner.fitted(text.hidden_size, feature_width, prompt_length))
 
 
 def attach_images(

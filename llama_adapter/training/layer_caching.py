@@ -182,7 +182,7 @@ class LayerCachingTrainer(LoadingTrainer):
     def _epochs(self) -> float | None:
         """How often each record is seen."""
         if self.args.max_steps <= 0:
-            return float(self.args.num_train_epochs)
+            return float(self.args.num_train_epochs) / self.args.epoch_parts
         rows: Any = self.train_dataset
         seen = self.args.max_steps * self.get_total_train_batch_size(self.args)
         return seen / len(rows) if has_length(rows) and len(rows) else None

@@ -5,6 +5,7 @@ only place that tells the two kinds of model apart; the rest asks for parts. It 
 """
 
 import json
+from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from llama_adapter.errors import UserError
 from llama_adapter.models import parameter_counts
 from llama_adapter.multimodal import ImageConditionedModel, save_encoder_settings
 from llama_adapter.vision import VisionConfig
+
+CONDITIONER = "conditioner"
+"""Name of the part that brings images into prompts."""
+
+_METHOD_PREFIX = "zero_init_"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,17 @@ class TrainedParts:
     def adapter(self) -> PeftModel | None:
         """The language model, if PEFT saves and loads what was trained in it."""
         return self.language_model if isinstance(self.language_model, PeftModel) else None
+
+    @property
+    def adapter_names(self) -> set[str]:
+        """Names of the adapters."""
+        return set() if self.adapter is None else set(self.adapter.peft_config)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters of the parts that can train, by their names inside the part."""
+        yield from self.language_model.named_parameters()
+        if self.conditioner is not None:
+            yield from self.conditioner.named_parameters(CONDITIONER)
 
     def trainable(self) -> dict[str, int]:
         """Number of trainable parameters of each part that has some."""
@@ -84,3 +101,17 @@ class TrainedParts:
                 f"The checkpoint {folder} holds another conditioner ({'; '.join(differing)}). "
                 "Use the settings it was trained with, or choose another output_dir."
             )
+
+
+def part_of(name: str, adapters: Set[str]) -> str | None:
+    """The part of an adapter that a parameter belongs to, or the conditioner; None for the base.
+
+    Args:
+        name: path of the parameter.
+        adapters: names of the adapters.
+    """
+    path = name.split(".")
+    before = next((place for place, word in enumerate(path) if word in adapters and place > 0), None)
+    if before is not None:
+        return path[before - 1].removeprefix(_METHOD_PREFIX)
+    return CONDITIONER if CONDITIONER in path[:1] else None

@@ -7,7 +7,7 @@ and a program can call the same pieces one by one. This module holds no training
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,8 +24,11 @@ from llama_adapter.errors import UserError
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, load_tokenizer
 from llama_adapter.training.checkpoint import checkpoint_folders
 from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.groups import GroupConfig, ParameterGroups
 from llama_adapter.training.images import Collate, ImageSettings, attach_images
 from llama_adapter.training.model_card import generate_command
+from llama_adapter.training.parts import TrainedParts
+from llama_adapter.training.start import start_from
 from llama_adapter.training.summary import end_table, start_table
 from llama_adapter.training.trainer import Trainer
 from llama_adapter.vision import VisionConfig
@@ -62,6 +65,13 @@ class TrainConfig:
     """What is trained to bring images into the prompts. Sizes that are left out are those of base, encoder
     and adapter."""
 
+    start_from: str | None = None
+    """Adapter folder of an earlier phase, whose adapter and conditioner this run goes on from; what only this
+    run's adapter has starts as usual."""
+
+    groups: list[GroupConfig] = field(default_factory=list)
+    """Which parts train, and on which records; left out, all of the adapter and the conditioner on all."""
+
     def __post_init__(self) -> None:
         """Refuse parts that need others."""
         if (self.vision is None) != (self.conditioner is None):
@@ -83,6 +93,11 @@ class TrainConfig:
             )
         if self.data.media == "refuse":
             self.data = replace(self.data, media="attach")
+
+    @property
+    def prompt_length(self) -> int:
+        """Prompts per layer of the adapter."""
+        return getattr(self.adapter, "prompt_length", None) or 0
 
     @property
     def images(self) -> ImageSettings | None:
@@ -129,19 +144,24 @@ def build_trainer(config: TrainConfig) -> Trainer:
     if args.process_index > 0:
         disable_progress_bar()
     tokenizer = load_tokenizer(config.base)
-    model = load_base(config.base)
+    base = load_base(config.base)
     set_seed(
         args.seed
     )  # the adapter's first weights: the same on every rank, and in every run with this seed
-    adapted = attach_adapter(model, config.adapter)
-    seeing = None if config.images is None else config.images.model(adapted, _prompts(config), args.seed)
+    adapted = attach_adapter(base, config.adapter)
+    seeing = None if config.images is None else config.images.model(adapted, config.prompt_length, args.seed)
     with args.main_process_first(desc="tokenising the data"):
         data = build_datasets(config.data, tokenizer)
     evaluation = data.evaluation if data.evaluation is not None and _has_rows(data.evaluation) else None
     _check_evaluation(args, evaluation)
+    model = adapted if seeing is None else seeing
+    parts = TrainedParts.of(model)
+    if config.start_from is not None:
+        start_from(config.start_from, parts)
+    groups = ParameterGroups(parts, config.groups)
     attach = _as_it_is if seeing is None else attach_images(seeing, data, config.data, args)
     trainer = Trainer(
-        model=adapted if seeing is None else seeing,
+        model=model,
         args=args,
         train_dataset=data.train,
         eval_dataset=evaluation,
@@ -150,15 +170,11 @@ def build_trainer(config: TrainConfig) -> Trainer:
         notes=AdapterNotes(
             template=config.data.template, base=config.base.name_or_path, max_length=config.data.max_length
         ),
+        groups=groups,
     )
     trainer.packing_collator = attach(PackingCollator())
     trainer.console.print(data.report)
     return trainer
-
-
-def _prompts(config: TrainConfig) -> int:
-    """Prompts per layer of the adapter."""
-    return getattr(config.adapter, "prompt_length", None) or 0
 
 
 def _as_it_is(collate: Collate) -> Collate:
@@ -201,6 +217,8 @@ def write_run_file(output_dir: Path, config: TrainConfig) -> None:
         "data": _settings(config.data),
         "vision": _settings(config.vision),
         "conditioner": _settings(config.conditioner),
+        "start_from": config.start_from,
+        "groups": [_settings(group) for group in config.groups],
         "training": config.training.to_dict(),
     }
     text = json.dumps(content, indent=1, default=str)

@@ -22,6 +22,7 @@ from transformers.trainer_utils import TrainOutput
 
 from llama_adapter.models import AdapterNotes, write_notes
 from llama_adapter.training import checkpoint as files
+from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.model_card import write_card
 from llama_adapter.training.parts import TrainedParts
 from llama_adapter.training.resume import check_same_adapter, choose_checkpoint, warn_about_changes
@@ -30,16 +31,24 @@ from llama_adapter.training.resume import check_same_adapter, choose_checkpoint,
 class CheckpointingTrainer(transformers.Trainer):
     """Saves complete checkpoints or none, and resumes from the last complete one."""
 
-    def __init__(self, *args: Any, notes: AdapterNotes | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        notes: AdapterNotes | None = None,
+        groups: ParameterGroups | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Set up as the host class does.
 
         Args:
             *args: As for ``transformers.Trainer``.
             notes: What is saved beside the adapter for generation.
+            groups: Which parts train on which records, found in the model; None for all on all.
             **kwargs: As for ``transformers.Trainer``.
         """
         super().__init__(*args, **kwargs)
         self.notes = notes or AdapterNotes()
+        self.groups = groups or ParameterGroups(self.parts)
         self.console = Console(quiet=not self.is_world_process_zero())
         self._staging: Path | None = None
         self._to_push: list[str] = []
@@ -192,7 +201,11 @@ class CheckpointingTrainer(transformers.Trainer):
             "world_size": self.args.world_size,
             "per_device_train_batch_size": self.args.per_device_train_batch_size,
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
-            **{name: getattr(self.args, name, None) for name in ("batching", "tokens_per_batch")},
+            **{
+                name: getattr(self.args, name, None)
+                for name in ("batching", "tokens_per_batch", "epoch_parts")
+            },
+            "groups": [[records, sorted(members)] for records, members in self.groups.members],
             "data_seed": self.args.data_seed,
             "train_records": len(data) if isinstance(data, Sized) else None,
         }

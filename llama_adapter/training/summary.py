@@ -53,7 +53,11 @@ def _add_batches(table: Table, trainer: Trainer) -> None:
     """How large a step is, and how much of it is padding where that is planned."""
     args, batches = trainer.args, trainer.train_batches
     parts = f"x {args.world_size} devices x {args.gradient_accumulation_steps} accumulated"
-    if batches is None:
+    if trainer.groups.joint:
+        table.add_row("steps", "each with records of one kind: with an image, or without")
+    if args.epoch_parts > 1:
+        table.add_row("epoch", f"a {args.epoch_parts}th of the data")
+    if batches is None or batches.rules.tokens is None:
         table.add_row(
             "rows per step", f"{args.rows_per_step} = {args.per_device_train_batch_size} per device {parts}"
         )

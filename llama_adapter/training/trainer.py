@@ -121,6 +121,8 @@ class Trainer(LayerCachingTrainer):
         self._loss = LabelledLoss(self.args.loss_kernel, self.args.loss_chunk_rows, self.args.torch_compile)
         self._undo_checkpointing: Callable[[], None] = lambda: None
         self._step_tokens = (0, 0, 0)
+        self.step_sees = False
+        """Whether a record of the optimiser step has an image, on any rank."""
         self._step_records: list[str] = []
         self._scaler_watch: ScalerWatch | None = None
         self._batches_per_epoch: int | None = None
@@ -208,14 +210,27 @@ class Trainer(LayerCachingTrainer):
                 sum(_token_count(batch) for batch in batches),
                 sum(labelled_count(batch["labels"]) for batch in batches),
                 sum(batch["labels"].numel() for batch in batches),
+                sum(_sees(batch) for batch in batches),
             ],
             device=device,
         )
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.gather(counts[None]).sum(dim=0) // self.get_tp_size()
         self._step_tokens = (int(counts[0]), int(counts[1]), int(counts[2]))
+        self.step_sees = bool(counts[3])
         self._step_records = [name for batch in batches for name in batch.get("record_id", [])]
         return batches, counts[1].clamp(min=1)
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Int[Tensor, ""] | int | None = None,
+    ) -> Float[Tensor, ""]:
+        """One micro-batch; parts that do not train on the records of this step get no gradient."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.groups.drop_gradients(self.step_sees)
+        return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient norm, which also stops the run when it is not finite.
@@ -401,6 +416,11 @@ class Trainer(LayerCachingTrainer):
         tokens, labelled, padded = self._step_tokens
         flops = self._flops.of(tokens, labelled) - self.skipped_flops()
         self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))
+
+
+def _sees(batch: dict[str, Any]) -> bool:
+    """Whether a batch has records with images; a row that only keeps a rank busy is no record."""
+    return batch.get("record_id") != [] and ("features" in batch or "has_image" in batch)
 
 
 def _token_count(batch: dict[str, Any]) -> int:

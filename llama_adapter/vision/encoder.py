@@ -8,7 +8,7 @@ Dimensions: B images, N tokens, C width of all levels together, S height, T widt
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -124,10 +124,18 @@ class VisionEncoder(nn.Module):
     @cached_property
     def feature_shape(self) -> tuple[int, int]:
         """Tokens N and width C of one image's features."""
-        blank = needed("PIL.Image", "pillow").new("RGB", (64, 64))
-        pixels = self.transform.apply(blank)[None]
-        tokens, width = self.select(self(pixels)).shape[1:]
+        tokens, width = self.select(self(self._blank()[None])).shape[1:]
         return tokens, width
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height S and width T of a preprocessed square image, in pixels."""
+        height, width = self._blank().shape[1:]
+        return height, width
+
+    def _blank(self) -> Float[Tensor, "3 S T"]:
+        """A black square, preprocessed."""
+        return self.transform.apply(needed("PIL.Image", "pillow").new("RGB", (64, 64)))
 
 
 def load_encoder(config: VisionConfig) -> VisionEncoder:
@@ -140,6 +148,20 @@ def load_encoder(config: VisionConfig) -> VisionEncoder:
         _log.warning("%r has random weights. Set weights to use trained ones.", config.name_or_path)
     tower, transform = _LOADERS[config.kind](config)
     return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
+
+
+def empty_encoder(config: VisionConfig) -> VisionEncoder:
+    """The encoder that a config names without the content of its weights, on the meta device.
+
+    Raises:
+        UserError: its settings cannot be read, or it has not what is asked for.
+    """
+    if config.kind == "transformers":
+        tower, transform = load_transformers(config, empty=True)
+        return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
+    local = config.name_or_path.startswith(_WITH_WEIGHTS)
+    bare, transform = _LOADERS[config.kind](config if local else replace(config, weights=None))
+    return VisionEncoder(bare.to("meta", getattr(torch, config.dtype)), transform, config)
 
 
 def _is_random(config: VisionConfig) -> bool:
