@@ -54,7 +54,7 @@ def fit_flops(count: Callable[[Sequence[Row]], int], length: int, sees: bool = F
     unknown = [_sums(rows) for rows in batches]
     found = numpy.linalg.solve(numpy.array(unknown, float), [float(count(rows)) for rows in batches])
     per_image = count([Row(short, 1, has_image=True)]) - count([Row(short, 1)]) if sees else 0.0
-    return FlopModel(*(float(value) for value in found), per_image=float(per_image))
+    return FlopModel(*[float(value) for value in found], float(per_image))
 
 
 def _sums(rows: Sequence[Row]) -> list[int]:
