@@ -54,7 +54,8 @@ def fit_flops(count: Callable[[Sequence[Row]], int], length: int, sees: bool = F
     unknown = [_sums(rows) for rows in batches]
     found = numpy.linalg.solve(numpy.array(unknown, float), [float(count(rows)) for rows in batches])
     per_image = count([Row(short, 1, has_image=True)]) - count([Row(short, 1)]) if sees else 0.0
-    return FlopModel(*[float(value) for value in found], float(per_image))
+    per_token, per_square, per_label, per_batch = (float(value) for value in found)
+    return FlopModel(per_token, per_square, per_label, per_batch, float(per_image))
 
 
 def _sums(rows: Sequence[Row]) -> list[int]:

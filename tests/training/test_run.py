@@ -204,6 +204,7 @@ def make_images_tiny(content, folder):
         group["parts"] = [part.replace("[0:8]", "[0:1]").replace("[12:]", "[1:]") for part in group["parts"]]
     content.pop("start_from", None)  # an adapter folder of another example
     content["data"].pop("feature_cache")
+    content["data"]["max_length"] = 512  # a token of the tiny model is a byte
     rows = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     shorter = {"epoch_parts": 2, "num_train_epochs": 6} if "pretrain" in content["training"]["preset"] else {}
     content["training"] |= rows | shorter
