@@ -6,6 +6,7 @@ Transparency is dropped, not painted over, as the encoders' own programs do it.
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ _BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, s
 """What Pillow raises for files that are no images, or damaged ones."""
 
 
-def read_image(path: str | Path, channels: str = "rgb") -> Any:
+def read_image(path: Any, channels: str = "rgb") -> Any:
     """A ``PIL.Image`` of three colours, turned upright as its EXIF data say.
 
     Args:
-        path: an image file of any type that Pillow reads.
+        path: an image file of any type that Pillow reads, such a file opened, or a picture of Pillow.
         channels: ``rgb`` or ``bgr``, the order of the colours.
 
     Raises:
@@ -28,7 +29,7 @@ def read_image(path: str | Path, channels: str = "rgb") -> Any:
     """
     pil, operations = needed("PIL.Image", "pillow"), needed("PIL.ImageOps", "pillow")
     try:
-        with pil.open(path) as image:
+        with nullcontext(path) if isinstance(path, pil.Image) else pil.open(path) as image:
             upright = operations.exif_transpose(image)
             if upright.mode == "P" and "transparency" in upright.info:
                 upright = upright.convert("RGBA")  # on the direct way Pillow warns

@@ -4,17 +4,15 @@ An image-conditioned model also has a conditioner, which trains and is saved bes
 only place that tells the two kinds of model apart; the rest asks for parts. It does not run them.
 """
 
-import json
 from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from peft import PeftModel
 from torch import nn
 
 from llama_adapter.conditioning import Conditioner, load_conditioner, save_conditioner
-from llama_adapter.conditioning.files import SETTINGS_FILE
+from llama_adapter.conditioning.files import read_settings
 from llama_adapter.errors import UserError
 from llama_adapter.models import parameter_counts
 from llama_adapter.multimodal import ImageConditionedModel, save_encoder_settings
@@ -88,8 +86,7 @@ class TrainedParts:
         Raises:
             UserError: they differ, or only one of the two is there.
         """
-        path = folder / SETTINGS_FILE
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        saved = read_settings(folder, "conditioner") or {}
         wanted = {} if self.conditioner is None else asdict(self.conditioner.config)
         differing = [
             f"{name}: {saved.get(name)!r} there, {wanted.get(name)!r} here"

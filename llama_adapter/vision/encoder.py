@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -73,8 +74,8 @@ class VisionEncoder(nn.Module):
             tuple(tokens[level] for level in self.levels), tuple(pooled[level] for level in self.levels)
         )
 
-    def pixels(self, paths: Sequence[str | Path]) -> Float[Tensor, "B 3 S T"]:
-        """Images from files, preprocessed.
+    def pixels(self, paths: Sequence[Any]) -> Float[Tensor, "B 3 S T"]:
+        """Images from files, or pictures of Pillow, preprocessed.
 
         Raises:
             UserError: a file is no image.
@@ -92,8 +93,8 @@ class VisionEncoder(nn.Module):
             return join_levels(output.tokens)
         return torch.cat(output.pooled, dim=-1)[:, None]
 
-    def encode(self, paths: Sequence[str | Path]) -> Float[Tensor, "B N C"]:
-        """Features of image files, as one batch."""
+    def encode(self, paths: Sequence[Any]) -> Float[Tensor, "B N C"]:
+        """Features of image files, or pictures of Pillow, as one batch."""
         return self.select(self(self.pixels(paths)))
 
     @property

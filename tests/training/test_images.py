@@ -166,8 +166,7 @@ def test_checkpoints_hold_both_parts_and_no_others(config, tmp_path):
     folder = tmp_path / "run" / "checkpoint-4"
     assert files.defect(folder) is None
     names = {path.name for path in folder.iterdir()}
-    assert {"adapter_model.safetensors", "conditioner.safetensors", "conditioner_config.json"} <= names
-    assert "vision_config.json" in names
+    assert {"adapter_model.safetensors", "conditioner.safetensors", "config.json"} <= names
     assert "model.safetensors" not in names
 
 
