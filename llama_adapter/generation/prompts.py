@@ -113,7 +113,7 @@ def _prompt(row: Any, place: str, folder: Path, system: str | None) -> Prompt:
     return Prompt(place, asked, _adapter(row, place), _id(row, place), image)
 
 
-def with_image(turns: list[Turn], image: str | None) -> list[Turn]:
+def with_image(turns: list[Turn], image: Any) -> list[Turn]:
     """A conversation as a model reads it that sees its image beside the text: without placeholders."""
     return turns if image is None else [without_placeholders(turn) for turn in turns]
 

@@ -77,8 +77,8 @@ class ImageConditionedModel(PreTrainedModel):
         if (spread := getattr(language_model, "hf_device_map", None)) is not None:
             self.hf_device_map = spread
 
-    @property  # type: ignore[override]
-    def generation_config(self) -> Any:
+    @property
+    def generation_config(self) -> Any:  # type: ignore[override]
         """The language model's."""
         return self.language_model.generation_config
 

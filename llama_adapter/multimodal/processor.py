@@ -125,14 +125,17 @@ class ImageConditionedProcessor(ProcessorMixin):
         texts = [text for text, _ in asked]
         if not tokenize:
             return texts[0] if single else texts
+        options |= options.pop("processor_kwargs", None) or {}
+        if options.pop("continue_final_message", False):
+            raise UserError("continue_final_message is True. Use False: an answer is begun by the model.")
         options.pop("return_tensors", None)
         batch = self([images for _, images in asked], texts, **options)
         return batch if return_dict else batch["input_ids"]
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: Any, **options: Any
-    ) -> "ImageConditionedProcessor":  # type: ignore[override]
+    ) -> "ImageConditionedProcessor":
         """The processor that belongs to an adapter's folder.
 
         Args:

@@ -30,9 +30,14 @@ def model(seeing):
     made = harness.MODEL_REGISTRY_V2.get_model_class("llama-adapter").create_from_arg_string(
         f"adapter={folder}", {"batch_size": 2, "max_batch_size": None, "device": "cpu"}
     )
-    documents = [{"picture": Image.open(path)} for path in paths] + [{"picture": None}]
+    documents = [{"picture": picture(path)} for path in paths] + [{"picture": None}]
     made.task_dict = {"task": {"test": documents}}
     return made
+
+
+def picture(path):
+    with Image.open(path) as opened:
+        return opened.copy()
 
 
 def pictures(document):

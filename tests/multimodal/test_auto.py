@@ -36,7 +36,9 @@ def folder(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("seeing"))
 
 
-@pytest.mark.parametrize("order", sorted(BEFORE))
+@pytest.mark.parametrize(
+    "order", ["first", *(pytest.param(name, marks=pytest.mark.slow) for name in ("after", "within"))]
+)
 def test_a_folder_is_loaded_by_its_name(folder, order, repository):
     names = f"folder, base = {str(folder)!r}, {str(folder.parent / 'base')!r}\n"
     done = subprocess.run(

@@ -47,7 +47,9 @@ def test_conversations_are_written_in_the_adapters_template(processor, tmp_path)
 def test_images_come_in_any_form(processor, tmp_path):
     (path,) = draw(tmp_path, 1)
     encoded = "data:image/png;base64," + base64.b64encode((tmp_path / "0.png").read_bytes()).decode()
-    forms = [path, tmp_path / "0.png", Image.open(path), encoded, f"file://{path}"]
+    with Image.open(path) as opened:
+        picture = opened.copy()
+    forms = [path, tmp_path / "0.png", picture, encoded, f"file://{path}"]
     pixels = processor(images=forms, text=["a"] * len(forms))["pixel_values"]
     assert all(torch.equal(one, pixels[0]) for one in pixels)
     assert torch.equal(processor(images=path, text="a")["pixel_values"][0], pixels[0])
