@@ -2,7 +2,7 @@
 
 Command:   python examples/shapes_captions.py
 Hardware:  2 CPU cores and 4 GB of memory, or any GPU
-Time:      about 15 minutes, most of it training
+Time:      about 25 minutes of processor time, most of it training (estimated from its first steps)
 Expected:  runs/shapes/results.json, a table of scores before and after, and a sheet of pictures with captions
 
 Thousands of small pictures are drawn, each with five exact captions; the files are COCO's annotation files.
