@@ -121,15 +121,16 @@ class Scene:
         return any((thing.colour, thing.shape) in UNSEEN for thing in self.things)
 
 
-def draw_scenes(count: int, seed: int, unseen: bool = False) -> list[Scene]:
-    """Random scenes, all different: one thing in a ninth of them, two or three in the others.
+def draw_scenes(count: int, seed: int, unseen: bool = False, most: int = 3) -> list[Scene]:
+    """Random scenes, all different: four times as many of each further number of things as of single ones.
 
-    Fewer single things, because there are only 450 ways to draw one.
+    There are only 450 ways to draw one thing.
 
     Args:
         count: how many.
         seed: of the random choices.
         unseen: whether each holds a pair that training lacks, or none does.
+        most: things in a scene at most, from 1 to 3.
 
     Returns:
         Scenes; different seeds may share some.
@@ -137,7 +138,7 @@ def draw_scenes(count: int, seed: int, unseen: bool = False) -> list[Scene]:
     chance = random.Random(seed)
     scenes: dict[Scene, None] = {}
     while len(scenes) < count:
-        number = chance.choices((1, 2, 3), weights=(1, 4, 4))[0]
+        number = chance.choices((1, 2, 3)[:most], weights=(1, 4, 4)[:most])[0]
         things = tuple(
             Thing(chance.choice(list(SIZES)), chance.choice(list(COLOURS)), chance.choice(SHAPES))
             for _ in range(number)

@@ -47,6 +47,9 @@ class VisualQueriesConfig(ConditionerConfig):
     """Attention heads of a block."""
     mlp_width: int = 3072
     """Inner width of a block's MLP."""
+    initial_scale: float = 1.0
+    """Scale of what is added to the prompts, at the start; the published models start with 1. Where the
+    base's embeddings are small, less learns faster."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +98,7 @@ class VisualQueries(Conditioner):
         self.visual_blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
         self.visual_proj = nn.Linear(config.width, config.hidden_size)
         self.visual_proj_norm = nn.LayerNorm(config.hidden_size)
+        nn.init.constant_(self.visual_proj_norm.weight, config.initial_scale)
 
     def vectors(
         self, features: Float[Tensor, "R N C"], mask: Bool[Tensor, "R N"] | None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 
 from llama_adapter.data.config import parse_rows
@@ -31,11 +32,18 @@ class GroupConfig:
     ``prompt[0:8]`` takes layers 0 to 7 only."""
     records: Literal["all", "images", "text"] = "all"
     """All records, those with an image, or those without."""
+    learning_rate: float | None = None
+    """Peak rate of these parts; None takes the run's. The schedule is the same for all."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty group."""
+        """Refuse an empty group, and one that would not move."""
         if not self.parts:
             raise UserError(f"parts of a group is {self.parts}. Name at least one, such as prompt.")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise UserError(
+                f"learning_rate of the group of {self.parts} is {self.learning_rate}. "
+                "Use a positive number, or leave it out to take the run's."
+            )
 
 
 class ParameterGroups:
@@ -53,11 +61,15 @@ class ParameterGroups:
         named = [(name, weight) for name, weight in parts.named_parameters() if weight.requires_grad]
         self.members: list[tuple[str, dict[str, nn.Parameter]]] = []
         """Records and parameters of each group."""
+        self._rates: dict[int, float] = {}
+        """By ``id`` of a parameter."""
         for config in configs:
             found = {name: weight for spec in config.parts for name, weight in _matching(spec, named, parts)}
             if twice := [name for _, other in self.members for name in found.keys() & other.keys()]:
                 raise UserError(f"{sorted(twice)[0]!r} is in two groups. Give every part to one of them.")
             self.members.append((config.records, found))
+            if config.learning_rate is not None:
+                self._rates |= {id(weight): config.learning_rate for weight in found.values()}
         if not configs:
             return
         kept = {name for _, group in self.members for name in group}
@@ -68,6 +80,26 @@ class ParameterGroups:
     def joint(self) -> bool:
         """Whether records with and without images train different parts."""
         return any(records != "all" for records, _ in self.members)
+
+    def set_rates(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give parameters with a rate of their own groups of their own in a new optimiser.
+
+        Raises:
+            UserError: the optimiser moves other tensors than the model's.
+        """
+        found = 0
+        for group in list(optimizer.param_groups):
+            own = [weight for weight in group["params"] if id(weight) in self._rates]
+            found += len(own)
+            group["params"] = [weight for weight in group["params"] if id(weight) not in self._rates]
+            for rate in dict.fromkeys(self._rates[id(weight)] for weight in own):
+                params = [weight for weight in own if self._rates[id(weight)] == rate]
+                optimizer.add_param_group({**group, "params": params, "lr": rate})
+        if found < len(self._rates):
+            raise UserError(
+                f"{len(self._rates) - found} of {len(self._rates)} parameters with a learning_rate of their "
+                "own are not what the optimiser moves. Leave learning_rate out of the groups when sharding."
+            )
 
     def drop_gradients(self, sees: bool) -> None:
         """Take the gradients of parts whose records these are not.

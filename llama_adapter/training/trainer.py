@@ -52,6 +52,7 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "_save": ("output_dir", "state_dict"),
     "_save_checkpoint": ("model", "trial"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
+    "create_optimizer": ("model",),
     "create_scheduler": ("num_training_steps", "optimizer"),
     "evaluation_loop": (
         "dataloader",
@@ -315,6 +316,14 @@ class Trainer(LayerCachingTrainer):
         if self.args.weight_decay_rule == "published":
             return published_decay_names(model.named_parameters())
         return super().get_decay_parameter_names(model)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The host's optimiser, in which groups have the learning rates that were given to them."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh:
+            self.groups.set_rates(optimizer)
+        return optimizer
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """As the host does; the number of batches is kept for the published schedule."""

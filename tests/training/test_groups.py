@@ -163,3 +163,33 @@ def test_a_part_can_be_some_layers_of_it(config):
 def test_an_empty_group_is_refused():
     with pytest.raises(UserError, match=r"parts of a group is \[\]. Name at least one"):
         GroupConfig(parts=[])
+
+
+def test_a_group_has_a_rate_of_its_own_and_the_run_s_schedule(config):
+    groups = [GroupConfig(parts=["gate"], learning_rate=0.5), GroupConfig(parts=["prompt", "conditioner"])]
+    made = build_trainer(config(groups, learning_rate=1e-3, lr_scheduler_type="linear", max_steps=4))
+    made.create_optimizer_and_scheduler(4)
+    rates = {id(weight): group["lr"] for group in made.optimizer.param_groups for weight in group["params"]}
+    named = dict(made.unwrapped.named_parameters())
+    assert {rates[id(w)] for name, w in named.items() if "zero_init_gate" in name} == {0.5}
+    others = {rates[id(w)] for name, w in named.items() if w.requires_grad and "zero_init_gate" not in name}
+    assert others == {1e-3}
+    decay = {group["weight_decay"] for group in made.optimizer.param_groups if group["lr"] == 0.5}
+    assert decay == {0.1}  # a gate has three dimensions
+    made.optimizer.step()
+    made.lr_scheduler.step()
+    made.lr_scheduler.step()
+    assert sorted({group["lr"] for group in made.optimizer.param_groups}) == [5e-4, 0.25]
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0])
+def test_a_rate_that_moves_nothing_is_refused(rate):
+    with pytest.raises(UserError, match=r"\['gate'\] is .*Use a positive number"):
+        GroupConfig(parts=["gate"], learning_rate=rate)
+
+
+def test_rates_that_reach_no_optimiser_are_an_error(config):
+    made = build_trainer(config([GroupConfig(parts=["gate"], learning_rate=0.5)]))
+    other = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(UserError, match="not what the optimiser moves"):
+        made.groups.set_rates(other)
