@@ -20,6 +20,7 @@ MEASURES = (
     "batches",
     "epoch",
     "decoding",
+    "decoding_peft",
     "adapters_per_row",
     "prompt_attention",
     "matmul_share",

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,13 +135,15 @@ class CarriesContext:
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Checkpoint ``function``."""
         _, restored = recompute_context()
+        called = function if isinstance(function, partial) else partial(function)
 
         def run(*inner: Any, **options: Any) -> Any:
             """``function`` in the context of its forward pass."""
             with restored:
-                return function(*inner, **options)
+                return called.func(*inner, **options)
 
-        return self.checkpoint(run, *args, **kwargs)
+        # a partial of the same things: checkpointing functions look at them, such as at the layer
+        return self.checkpoint(partial(run, *called.args, **called.keywords), *args, **kwargs)
 
 
 def carry_into_checkpoints(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Import on demand: package names that load their module when first used, and actions tied to an import.
+"""Import on demand: names that load their module at their first use, optional packages, actions at an import.
 
 Unusual: this is what keeps `llama-adapter --help` instant although `import llama_adapter` is all that PEFT
 needs to know the method. The action runs at once when the module is already there, otherwise right behind the
@@ -13,6 +13,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from llama_adapter.errors import UserError
 
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -44,6 +46,25 @@ def when_imported(module: str, action: Callable[[], object]) -> None:
         action()
     else:
         sys.meta_path.insert(0, _Watch(module, action))
+
+
+def needed(module: str, package: str) -> Any:
+    """A module of an optional package for images.
+
+    Args:
+        module: what to import.
+        package: its name for pip.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"Images need the package {package!r}, which cannot be imported ({error}). "
+            "Run: pip install 'llama-adapter[vision]'"
+        ) from error
 
 
 class _Watch(MetaPathFinder):

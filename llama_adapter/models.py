@@ -192,6 +192,8 @@ def check_base(name_or_path: str) -> None:
             f"The base model folder {name_or_path!r} does not exist. "
             "Use an existing folder, or a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct."
         )
+    if all((folder / name).is_file() for name in ("adapter_config.json", "conditioner.safetensors")):
+        raise UserError(f"The folder {name_or_path!r} holds no base model. {_what_lies_in(folder)}")
     if not (folder / "config.json").is_file():
         raise UserError(
             f"The folder {name_or_path!r} holds no config.json. {_what_lies_in(folder)} "
@@ -314,6 +316,20 @@ def read_notes(folder: str | Path) -> AdapterNotes:
         )
     known = AdapterNotes.__dataclass_fields__
     return AdapterNotes(**{key: value for key, value in content.items() if key in known})
+
+
+def recorded_base(folder: str | Path) -> str:
+    """The base model that an adapter was trained on, as its folder says.
+
+    Raises:
+        UserError: it says nothing.
+    """
+    base = read_notes(folder).base or PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not base:
+        raise UserError(
+            f"The adapter in {str(folder)!r} does not say which base it was trained on. Add --base FOLDER."
+        )
+    return str(base)
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

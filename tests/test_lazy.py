@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from llama_adapter.lazy import lazy_attributes, when_imported
+from llama_adapter.errors import UserError
+from llama_adapter.lazy import lazy_attributes, needed, when_imported
 
 
 @pytest.fixture
@@ -67,3 +68,12 @@ def test_importing_generation_settings_loads_no_torch(repository):
     script = f"import sys; {use}; sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], check=False, timeout=120, cwd=repository)
     assert result.returncode == 0
+
+
+def test_a_missing_package_prints_the_line_that_installs_it():
+    with pytest.raises(UserError, match=r"package 'sight', .*pip install 'llama-adapter\[vision\]'"):
+        needed("sight_that_is_not_there", "sight")
+
+
+def test_a_package_that_is_there_is_imported():
+    assert needed("PIL.Image", "pillow").__name__ == "PIL.Image"

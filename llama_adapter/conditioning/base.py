@@ -14,7 +14,7 @@ for all of them, H hidden size of the language model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -36,18 +36,46 @@ class ConditionerConfig:
 
     kind: str = ""
     """Name of the conditioner, as registered."""
-    hidden_size: int
-    """Hidden size H of the language model."""
-    feature_width: int
-    """Width of the features, all levels together."""
+    hidden_size: int = 0
+    """Hidden size H of the language model; left out, a training run takes that of its base."""
+    feature_width: int = 0
+    """Width of the features, all levels together; left out, a training run takes that of its encoder."""
     early_layers: int | None = None
     """Early fusion: only the prompts of so many layers, from the bottom, get something added, and all of
     these must have prompts. None for all layers that have prompts."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, int) and value < 1:
+            if isinstance(value, int) and value < (0 if name in ("hidden_size", "feature_width") else 1):
                 raise UserError(f"{name} of the conditioner is {value}. Use at least 1.")
+
+    def sizes(self, hidden_size: int, feature_width: int, prompt_length: int) -> dict[str, int]:
+        """Settings that the parts around a conditioner decide, by name.
+
+        Args:
+            hidden_size: H of the language model.
+            feature_width: of the encoder, all levels together.
+            prompt_length: of the adapter.
+        """
+        return {"hidden_size": hidden_size, "feature_width": feature_width}
+
+    def fitted(self, hidden_size: int, feature_width: int, prompt_length: int) -> "ConditionerConfig":
+        """A copy with ``sizes`` filled in where they were left at their default.
+
+        Raises:
+            UserError: another size was set.
+        """
+        wanted = self.sizes(hidden_size, feature_width, prompt_length)
+        for setting in fields(self):
+            given, value = getattr(self, setting.name), wanted.get(setting.name)
+            if value is not None and given not in (setting.default, value):
+                raise UserError(
+                    f"{setting.name} of the conditioner is {given}, but the base has the hidden size "
+                    f"{hidden_size}, the encoder features of width {feature_width}, the adapter "
+                    f"{prompt_length} prompts. Leave it out, or set {value}."
+                )
+        changes: dict[str, Any] = dict(wanted)
+        return replace(self, **changes)
 
 
 class Conditioner(nn.Module):
@@ -58,6 +86,9 @@ class Conditioner(nn.Module):
 
     def __init__(self, config: ConditionerConfig) -> None:
         super().__init__()
+        for name in ("hidden_size", "feature_width"):
+            if getattr(config, name) < 1:
+                raise UserError(f"{name} of the conditioner is {getattr(config, name)}. Use at least 1.")
         self.config = config
 
     def vectors(

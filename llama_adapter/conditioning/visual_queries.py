@@ -56,6 +56,10 @@ class VisualQueriesConfig(ConditionerConfig):
                 "Set num_heads to a divisor."
             )
 
+    def sizes(self, hidden_size: int, feature_width: int, prompt_length: int) -> dict[str, int]:
+        """As the base class has it, with a query for each prompt."""
+        return super().sizes(hidden_size, feature_width, prompt_length) | {"num_queries": prompt_length}
+
     @classmethod
     def of_tensors(
         cls, tensors: Mapping[str, Shaped[Tensor, "..."]], num_heads: int = PUBLISHED_HEADS

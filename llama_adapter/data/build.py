@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
+from llama_adapter.data.images import image_problem
 from llama_adapter.data.prepare import ROW_FEATURES, Preparer
 from llama_adapter.data.report import BAD, KEPT, TRUNCATED, Report
 from llama_adapter.data.sources import load_records, source_plans, stream_records
@@ -82,7 +83,7 @@ class _Source:
 
     def _columns(self) -> list[str]:
         """The columns that training sees."""
-        return ["input_ids", "labels", "record_id", *(["media"] if self.data.media == "keep" else [])]
+        return ["input_ids", "labels", "record_id", *(["media"] if self.data.attaches_media else [])]
 
     def _stored(self, plans: list[str]) -> datasets.Dataset:
         """Read and prepare into memory-mapped tables, or open the ones that exist."""
@@ -113,16 +114,24 @@ class _Source:
     def _count(self, rows: datasets.Dataset) -> list[int]:
         """Fill the report; returns the indices of the rows that are used."""
         self._judge(_problems(rows, lambda row: row["fate"] == BAD, ("record_id", "problem", "fate")))
-        used = []
-        small = rows.select_columns(["labels", "fate", "left_out", "media"])
+        used, imageless = [], list[tuple[str, str]]()
+        small = rows.select_columns(["record_id", "labels", "fate", "left_out", "media"])
         for index, row in enumerate(_iterate(small)):
-            labels = row["labels"]
+            labels, fate = row["labels"], row["fate"]
             with_loss = len(labels) - labels.count(IGNORE)
-            self.report.add(row["fate"], len(labels), with_loss, row["left_out"], len(row["media"]))
-            if row["fate"] in (KEPT, TRUNCATED):
+            if fate in (KEPT, TRUNCATED) and (problem := self._image_problem(row)):
+                fate = BAD
+                imageless.append((row["record_id"], problem))
+            self.report.add(fate, len(labels), with_loss, row["left_out"], len(row["media"]))
+            if fate in (KEPT, TRUNCATED):
                 used.append(index)
+        self._judge(imageless)
         self._judge_media(self.report.with_media)
         return used
+
+    def _image_problem(self, row: dict[str, Any]) -> str:
+        """What stands against a row's image, where images are attached to records."""
+        return image_problem(row["media"]) if self.data.media == "attach" else ""
 
     def _judge(self, problems: list[tuple[str, str]]) -> None:
         """Refuse bad records unless they are to be skipped."""
@@ -164,9 +173,11 @@ class _Source:
 
     def _usable(self, row: dict[str, Any]) -> bool:
         """Judge one streamed row."""
-        if row["fate"] == BAD:
-            self._judge([(row["record_id"], row["problem"])])
-        elif row["media"] and (self.data.media == "refuse" or not self.report.with_media):  # warn only once
+        problem = row["problem"] or self._image_problem(row)
+        if problem:
+            self._judge([(row["record_id"], problem)])
+            return False
+        if row["media"] and (self.data.media == "refuse" or not self.report.with_media):  # warn only once
             self.report.with_media += 1
             self._judge_media(1)
         return row["fate"] in (KEPT, TRUNCATED)

@@ -42,8 +42,8 @@ class SourceConfig:
     """A JSON, JSONL, Parquet, CSV or TSV file, a folder of such files, a folder written by ``save_to_disk``,
     or the name of a data set on the hub such as ``tatsu-lab/alpaca``."""
     format: str = "auto"
-    """How one record is laid out: alpaca, sharegpt, llava, messages, prompt_completion, captions; auto looks
-    at the columns."""
+    """How one record is laid out: alpaca, sharegpt, llava, messages, prompt_completion, captions, karpathy,
+    scienceqa; auto looks at the columns."""
     split: str = "train"
     """Which split of a hub or saved data set to read; plain files have none."""
     subset: str | None = None
@@ -52,7 +52,15 @@ class SourceConfig:
     """Share of this source in a mixture, relative to the other weights. Give it for all sources or for none;
     with none every record occurs exactly once an epoch."""
     rows: str | None = None
-    """Which records to use, as ``start:stop`` counted from 0 over the whole source."""
+    """Which records to use, as ``start:stop`` counted from 0 over the whole source, after ``only``."""
+    records: str | None = None
+    """In a JSON file that is one object: the key of its records, or ``*`` if its values are the records."""
+    only: dict[str, list[str]] = field(default_factory=dict)
+    """Use only records that have one of these values in a column, for example ``{split: [train]}``."""
+    each: str | None = None
+    """A column with a list: make a record of each of its entries, such as one per caption of a picture."""
+    media_folder: str | None = None
+    """Folder in which relative paths of images are looked up; left out, where the program was started."""
     columns: dict[str, str] = field(default_factory=dict)
     """Other names for columns, as ``expected: yours``, for example ``{instruction: question, output:
     answer}``."""
@@ -88,9 +96,16 @@ class DataConfig:
     bad_records: Literal["error", "skip"] = "error"
     """What happens when a record cannot be used: error stops and names the first ones, skip leaves them out
     and counts them."""
-    media: Literal["refuse", "ignore", "keep"] = "refuse"
+    media: Literal["refuse", "ignore", "keep", "attach"] = "refuse"
     """What happens to records with images: refuse stops, ignore trains on their text alone, keep hands the
-    paths on."""
+    paths on and leaves the placeholders in the text, attach hands the paths on and takes the placeholders
+    out. Training with a conditioner attaches."""
+    images: Literal["cached", "live"] = "cached"
+    """How a conditioner gets its images: as features that are computed once and kept on disk, or encoded
+    anew whenever they are used."""
+    feature_cache: str | None = None
+    """Folder for the kept features, shared by all runs and encoders; the default is ``image_features`` in
+    ``cache_dir``."""
     stopping: Literal["all_exhausted", "first_exhausted"] = "all_exhausted"
     """When a weighted mixture ends: after every source was seen whole (small ones repeat), or with the first
     used up."""
@@ -101,6 +116,11 @@ class DataConfig:
     """Where prepared data are kept; the default is the cache of the ``datasets`` library."""
     seed: int = 0
     """Seed of the mixture's order and of streamed shuffling."""
+
+    @property
+    def attaches_media(self) -> bool:
+        """Whether rows say which images belong to them."""
+        return self.media in ("keep", "attach")
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work together."""

@@ -9,6 +9,7 @@ import difflib
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from llama_adapter.data.fields import (
@@ -25,6 +26,7 @@ from llama_adapter.data.fields import (
 )
 from llama_adapter.data.records import RawRow, Record, RecordProblem, Turn, checked_turns
 from llama_adapter.errors import UserError
+from llama_adapter.scienceqa import build_answer, build_prompt, problem_of
 
 RowReader = Callable[[Row, str], Parsed]
 """Takes a row and its ``record_id``; returns turns and media."""
@@ -194,6 +196,32 @@ def read_caption(row: Row, record_id: str) -> Parsed:
     text = text_of(row if "caption" not in row else {"caption": caption}, "caption")
     media = images_of(row) or listed(row.get("url"))
     return Parsed([Turn("user", CAPTION_INSTRUCTION), Turn("assistant", text)], media)
+
+
+@register_format("karpathy", "sentences", "filename")
+def read_karpathy(row: Row, record_id: str) -> Parsed:
+    """A picture of ``dataset_coco.json`` with one of its sentences: the only one after ``each``."""
+    said = row["sentences"]
+    captions = [text_of(one, "raw") for one in (said if isinstance(said, list) else [said])]
+    file = str(PurePosixPath(optional_text(row, "filepath"), text_of(row, "filename")))
+    return read_caption({"caption": captions, "image": file}, record_id)
+
+
+@register_format("scienceqa", "question", "choices", "answer")
+def read_scienceqa(row: Row, record_id: str) -> Parsed:
+    """A question of ScienceQA as CQM-A: context, question, options; the answer is a letter."""
+    pid = str(row.get("pid", row.get("key", "")))
+    try:
+        problem = problem_of(pid, row, record_id)
+    except UserError as error:
+        raise RecordProblem(str(error)) from error
+    turns = [
+        Turn("user", build_prompt(problem, "CQM-A")),
+        Turn("assistant", build_answer(problem, "CQM-A")),
+    ]
+    # the official folder has one folder per question, below one per split
+    official = problem.image == "image.png" and pid and row.get("split")
+    return Parsed(turns, [f"{row['split']}/{pid}/image.png"] if official else images_of(row))
 
 
 def read_record(form: Format, raw: RawRow, columns: dict[str, str]) -> Record:

@@ -1,4 +1,4 @@
-"""How many tokens the rows of a data set have, read off the table without making Python lists of them.
+"""Tokens of the rows of a data set, and whether they have media, read off the table without Python lists.
 
 It does not know what lengths are used for.
 
@@ -10,12 +10,27 @@ from typing import Any, TypeAlias
 import datasets
 import numpy as np
 import pyarrow.compute as arrow
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from llama_adapter.errors import UserError
 
 Lengths: TypeAlias = Int[np.ndarray, " N"]
 """Tokens of each row."""
+
+
+def rows_with_media(rows: Any) -> Bool[np.ndarray, " N"]:
+    """Which rows of a data set have media.
+
+    Args:
+        rows: as for ``row_lengths``; rows without the column have none.
+    """
+    if isinstance(rows, datasets.Dataset):
+        if "media" not in rows.column_names:
+            return np.zeros(len(rows), dtype=bool)
+        table = rows.select_columns(["media"]).with_format("arrow")
+        parts = [arrow.list_value_length(part["media"]).to_numpy() for part in table.iter(batch_size=10_000)]
+        return np.concatenate(parts) > 0 if parts else np.zeros(0, dtype=bool)
+    return np.array([bool(rows[at].get("media")) for at in range(len(rows))], dtype=bool)
 
 
 def row_lengths(rows: Any) -> Lengths:

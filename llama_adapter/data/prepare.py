@@ -130,7 +130,7 @@ class Preparer:
 
     def _try(self, row: Row, turns: list[Turn]) -> tuple[list[Turn], Rendered] | None:
         """The turns as the model gets them and their text; None, and the reason in the row, if that fails."""
-        if row.media and self.media == "ignore":
+        if row.media and self.media in ("ignore", "attach"):
             turns = [without_placeholders(turn) for turn in turns]
         try:
             return turns, self._render(turns)

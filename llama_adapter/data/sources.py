@@ -19,6 +19,7 @@ from llama_adapter.data.config import SourceConfig, parse_rows
 from llama_adapter.data.containers import CONTAINERS
 from llama_adapter.data.formats import FORMATS, detect_format, named_format, read_record, rename
 from llama_adapter.data.records import RawRow, RecordProblem
+from llama_adapter.data.rows import chosen_rows, read_json_object
 from llama_adapter.errors import UserError
 
 READER_VERSION = 1
@@ -164,6 +165,9 @@ def _load_saved(entry: dict[str, Any]) -> Any:
 
 def _entry_rows(entry: dict[str, Any]) -> Iterator[RawRow]:
     """The rows of one part of a source."""
+    if entry.get("records"):
+        yield from read_json_object(Path(entry["path"]), entry["name"], entry["records"])
+        return
     if entry["kind"] == "file":
         yield from CONTAINERS[Path(entry["path"]).suffix.lower()](Path(entry["path"]), entry["name"])
         return
@@ -181,7 +185,7 @@ def _format_name(entry: dict[str, Any], config: SourceConfig) -> str:
         return named_format(config.format).name
     columns: set[str] = set()
     problems = []
-    for raw in islice(_entry_rows(entry), DETECTION_ROWS):
+    for raw in islice(chosen_rows(_entry_rows(entry), config.only, config.each), DETECTION_ROWS):
         if raw.problem:
             problems.append(f"{raw.record_id}: {raw.problem}")
         else:
@@ -212,9 +216,14 @@ def source_plans(config: SourceConfig) -> list[str]:
         UserError: nothing is there, or its format is not known.
     """
     start, stop = parse_rows(config.rows)
-    entries = [entry | {"format": _format_name(entry, config)} for entry in _entries(config)]
+    entries = _entries(config)
+    if config.records is not None:
+        entries = [entry | {"records": config.records} for entry in entries if entry["kind"] == "file"]
+    entries = [entry | {"format": _format_name(entry, config)} for entry in entries]
     groups = [entries] if config.rows else [[entry] for entry in entries]
     common = {"version": READER_VERSION, "columns": config.columns, "start": start, "stop": stop}
+    special = {name: getattr(config, name) for name in ("media_folder", "only", "each")}
+    common |= {name: value for name, value in special.items() if value}
     plans = [json.dumps(common | {"entries": group}, sort_keys=True) for group in groups]
     if config.rows and next(canonical_rows(plans), None) is None:
         raise UserError(f"rows {config.rows!r} of {config.path!r} hold no record. Use rows that exist.")
@@ -231,9 +240,18 @@ def canonical_rows(plans: list[str]) -> Iterator[dict[str, Any]]:
         Rows of ``RECORD_FEATURES``; a record that cannot be used has a ``problem`` and no turns.
     """
     for plan in map(json.loads, plans):
-        rows = ((entry["format"], raw) for entry in plan["entries"] for raw in _entry_rows(entry))
+        only, each = plan.get("only", {}), plan.get("each")
+        rows = (
+            (entry["format"], raw)
+            for entry in plan["entries"]
+            for raw in chosen_rows(_entry_rows(entry), only, each)
+        )
         for name, raw in islice(rows, plan["start"], plan["stop"]):
-            yield _canonical(name, raw, plan["columns"])
+            row = _canonical(name, raw, plan["columns"])
+            folder = plan.get("media_folder")
+            yield (
+                row if folder is None else row | {"media": [str(Path(folder, path)) for path in row["media"]]}
+            )
 
 
 def _canonical(name: str, raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ trained and no model is loaded, only the tokenizer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from llama_adapter.data.batch_statistics import batch_table
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
+from llama_adapter.data.images import image_problem
 from llama_adapter.data.prepare import Preparer, Row, prepared_rows
 from llama_adapter.data.report import Report
 from llama_adapter.data.sources import canonical_rows, source_plans
@@ -45,6 +46,10 @@ class ValidateConfig:
     """How many records of each split to show as tokens."""
     adapter: dict[str, Any] = field(default_factory=dict)
     """Not used here; accepted so that a training configuration can be checked as it is."""
+    vision: dict[str, Any] = field(default_factory=dict)
+    """Likewise."""
+    conditioner: dict[str, Any] = field(default_factory=dict)
+    """Only whether there is one: images are then attached to records, and each file is read."""
     training: dict[str, Any] = field(default_factory=dict)
     """Only ``per_device_train_batch_size`` and ``tokens_per_batch`` are used here, to show what batches of
     the training data would hold."""
@@ -92,8 +97,8 @@ class Check:
 
     preparer: Preparer
     """Prepares records as training would."""
-    refuse_media: bool
-    """Whether records with images are a problem."""
+    media: str
+    """What is to happen to records with images, as ``DataConfig.media`` says it."""
     wanted: int
     """How many samples to keep."""
     report: Report
@@ -130,8 +135,10 @@ class Check:
         with_loss = sum(label != IGNORE for label in row.labels)
         self.report.add(row.fate, len(row.labels), with_loss, row.left_out, len(row.media))
         reason = row.problem
-        if not reason and row.media and self.refuse_media:
+        if not reason and row.media and self.media == "refuse":
             reason = "it comes with an image, but data.media is 'refuse' (text-only training)"
+        if not reason and row.media and self.media == "attach":
+            reason = image_problem(row.media, decode=True)
         if reason:
             self.problems += 1
             yield row.record_id, reason
@@ -188,14 +195,14 @@ def validate_data(config: ValidateConfig) -> int:
     console = Console()
     tokenizer = _tokenizer(config.base)
     data = config.data
+    if config.conditioner and data.media == "refuse":
+        data = replace(data, media="attach")
     preparer = Preparer(load_template(data.template, tokenizer), Encoder(tokenizer), data)
     problems = 0
     for split, sources in (("train", data.train), ("evaluation", data.evaluation)):
         if not sources:
             continue
-        check = Check(
-            preparer, data.media == "refuse", config.samples, Report(data.max_length, sources=len(sources))
-        )
+        check = Check(preparer, data.media, config.samples, Report(data.max_length, sources=len(sources)))
         _check_split(split, sources, check, console)
         if split == "train":
             _show_batches(check.report, config.training, console)

@@ -18,7 +18,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.answer_file import AnswerFile
 from llama_adapter.evaluation.options import MEASURES, OptionsConfig, check_candidates, likelihood_scores
 from llama_adapter.evaluation.predictions import listed
-from llama_adapter.evaluation.predictor import Predictor, TextPredictor
+from llama_adapter.evaluation.predictor import Predictor, TextPredictor, sees_images
 from llama_adapter.evaluation.results import Scores, items_path, print_scores, write_results
 from llama_adapter.evaluation.task import EvaluateConfig, Question, Task
 from llama_adapter.generation.run import check_writable
@@ -53,7 +53,7 @@ def evaluate_model(
         task: what to evaluate.
         config: which model, and where results go.
         console: for the tables.
-        predictor: who answers; by default the text model that the settings name.
+        predictor: who answers; by default the model that the settings name.
 
     Returns:
         The tables: `written` answers, `likelihood`, `likelihood_per_character`, as asked for.
@@ -65,8 +65,9 @@ def evaluate_model(
     questions = list(task.questions())
     wanted = _wanted(config, questions)
     if predictor is None:
-        _check_images(questions, config, TextPredictor.sees_images)
-        predictor = _load(config, stderr)
+        _check_images(questions, config, sees_images(config))
+        _check_files(questions, config)
+        predictor = _load(config, questions, stderr)
     else:
         _check_images(questions, config, predictor.sees_images)
     path = None if config.output is None else items_path(config.output)
@@ -111,13 +112,31 @@ def _check_images(questions: Sequence[Question], config: EvaluateConfig, sees_im
         )
 
 
-def _load(config: EvaluateConfig, stderr: Console) -> TextPredictor:
-    """The text model, with a line that says which."""
+def _check_files(questions: Sequence[Question], config: EvaluateConfig) -> None:
+    """Refuses pictures that are no files, where they are to be shown.
+
+    Raises:
+        UserError: names the questions.
+    """
+    if config.ignore_images or not sees_images(config):
+        return
+    lost = [q.id for q in questions if q.has_image and (q.image is None or not Path(q.image).is_file())]
+    if lost:
+        raise UserError(
+            f"The pictures of {len(lost)} of {len(questions)} questions are no files here: {listed(lost)}. "
+            "Put them where the questions name them, or use --ignore-images to ask without them."
+        )
+
+
+def _load(config: EvaluateConfig, questions: Sequence[Question], stderr: Console) -> TextPredictor:
+    """The model, with a line that says which; with a feature cache also the features of all pictures."""
     if not stderr.is_terminal:
         disable_progress_bar()
     predictor = TextPredictor(config)
     name, template = predictor.session.current, predictor.generator.template_name
-    stderr.print(f"{name}, template {template}", markup=False)
+    seeing = ", sees pictures" if predictor.sees_images else ""
+    stderr.print(f"{name}, template {template}{seeing}", markup=False)
+    predictor.prepare(questions)
     return predictor
 
 

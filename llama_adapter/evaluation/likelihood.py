@@ -8,8 +8,8 @@ It knows neither tasks nor files.
 Letters: B answers, T tokens.
 """
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -42,13 +42,17 @@ class AnswerScorer:
         self._loss = LabelledLoss()
 
     def log_likelihoods(
-        self, pairs: Sequence[tuple[Sequence[Turn], str]], batch_size: int = 8
+        self,
+        pairs: Sequence[tuple[Sequence[Turn], str]],
+        batch_size: int = 8,
+        images: Sequence[Any] | None = None,
     ) -> list[float]:
         """Scores answers.
 
         Args:
             pairs: conversations that end with the user's turn, each with an answer to it.
             batch_size: answers scored at once.
+            images: of each conversation, as ``Generator.answer`` takes them.
 
         Returns:
             For each the natural logarithm of the answer's probability, without end token.
@@ -61,7 +65,8 @@ class AnswerScorer:
         values = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            found = self._score([rows[place] for place in places])
+            seen = self.generator.seen([images[place] for place in places] if images is not None else [])
+            found = self._score([rows[place] for place in places], seen)
             for place, value in zip(places, found, strict=True):
                 values[place] = value
         return values
@@ -99,7 +104,7 @@ class AnswerScorer:
             )
 
     @torch.no_grad()
-    def _score(self, rows: Sequence[Row]) -> list[float]:
+    def _score(self, rows: Sequence[Row], seen: Mapping[str, Any]) -> list[float]:
         """The log-likelihoods of one batch."""
         model = self.generator.model
         input_ids: Int[Tensor, "B T"] = padded([ids for ids, _ in rows], 0)
@@ -107,6 +112,7 @@ class AnswerScorer:
         positions = LabelledPositions(padded([labels for _, labels in rows], IGNORE).to(model.device))
         inputs = {"input_ids": input_ids.to(model.device), "attention_mask": mask.to(model.device)}
         base = model.get_base_model() if isinstance(model, PeftModel) else model
-        _, losses = self._loss(model, inputs | {"use_cache": False}, positions, base)
+        whole = self.generator.whole
+        _, losses = self._loss(whole, {**inputs, **seen, "use_cache": False}, positions, base)
         summed, _ = positions.per_row(losses)
         return [-value for value in summed.tolist()]

@@ -14,9 +14,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.predictions import listed
 from llama_adapter.evaluation.results import Scores
 from llama_adapter.evaluation.task import EvaluateConfig, Question, Task
-
-OptionForm = Literal["auto", "letter", "text"]
-"""What stands for an option."""
+from llama_adapter.scienceqa import OptionForm
 
 MEASURES = {"likelihood": "by likelihood", "likelihood_per_character": "by likelihood per character"}
 """Name of a measure in files -> in titles."""

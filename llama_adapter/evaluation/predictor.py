@@ -1,20 +1,21 @@
-"""What answers a task's questions: the seam between tasks and models, and the text model behind it.
+"""What answers a task's questions: the seam between tasks and models, and the model behind it.
 
-A predictor that sees pictures has the same four members and `sees_images` true; `evaluate_model` takes any.
-What it is shown of a question is its own business. It does not know references, scores or files.
+A model whose adapter was trained with pictures sees them; nothing else differs (`multimodal.Sight`). What a
+predictor is shown of a question is its own business. It does not know references, scores or files.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
+from llama_adapter.conditioning.files import has_conditioner
 from llama_adapter.data import Turn
 from llama_adapter.data.identity import json_digest, weights_digest
 from llama_adapter.evaluation.likelihood import AnswerScorer
-from llama_adapter.evaluation.task import Question
+from llama_adapter.evaluation.task import EvaluateConfig, Question
 from llama_adapter.generation.config import SessionConfig
-from llama_adapter.generation.prompts import with_system
-from llama_adapter.generation.session import Session
+from llama_adapter.generation.prompts import with_image, with_system
+from llama_adapter.generation.session import Session, name_adapters
 
 
 @runtime_checkable
@@ -39,9 +40,7 @@ class Predictor(Protocol):
 
 
 class TextPredictor:
-    """A base model with or without adapters; of a question it is shown the prompt."""
-
-    sees_images = False
+    """A base model with or without adapters; of a question it is shown prompt and, if it sees, picture."""
 
     def __init__(self, config: SessionConfig) -> None:
         """Loads the model.
@@ -52,6 +51,9 @@ class TextPredictor:
         self.config = config
         self.session = Session(config)
         self.generator = self.session.generator()
+        ignored = isinstance(config, EvaluateConfig) and config.ignore_images
+        self._sight = None if ignored else self.generator.sight
+        self.sees_images = self._sight is not None
         self._scorer = AnswerScorer(self.generator)
 
     @cached_property
@@ -61,6 +63,7 @@ class TextPredictor:
         return json_digest(
             {
                 "weights": weights_digest(self.session.model.state_dict().items()),
+                **({} if self._sight is None else {"sight": self._sight.identity}),
                 "use": self.session.current,
                 "template": self.generator.template.identity,
                 "system": config.system,
@@ -75,16 +78,35 @@ class TextPredictor:
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """See ``Predictor.answer``."""
-        return self.generator.answer([self._turns(question) for question in questions], self.config)
+        turns, images = map(self._turns, questions), map(self._image, questions)
+        return self.generator.answer(list(turns), self.config, images=list(images))
 
     def log_likelihoods(self, questions: Sequence[Question]) -> list[list[float]]:
         """See ``Predictor.log_likelihoods``."""
         pairs = [
             (self._turns(question), candidate) for question in questions for candidate in question.candidates
         ]
-        values = iter(self._scorer.log_likelihoods(pairs, self.config.batch_size))
+        images = [self._image(question) for question in questions for _ in question.candidates]
+        values = iter(self._scorer.log_likelihoods(pairs, self.config.batch_size, images))
         return [[next(values) for _ in question.candidates] for question in questions]
 
     def _turns(self, question: Question) -> list[Turn]:
         """The conversation that an answer continues."""
-        return with_system([Turn("user", question.prompt)], self.config.system)
+        turns = with_system([Turn("user", question.prompt)], self.config.system)
+        return with_image(turns, self._image(question))
+
+    def _image(self, question: Question) -> str | None:
+        """The picture that is shown with a question."""
+        return question.image if self.sees_images else None
+
+    def prepare(self, questions: Sequence[Question]) -> None:
+        """Computes features of pictures that a cache on disk is to keep, all at once."""
+        if self._sight is not None:
+            self._sight.prepare([image for image in map(self._image, questions) if image is not None])
+
+
+def sees_images(config: SessionConfig) -> bool:
+    """Whether the adapter that answers was trained with images, before anything is loaded."""
+    folders = name_adapters(config.adapter)
+    chosen = config.use or next(iter(folders), None)
+    return chosen in folders and has_conditioner(folders[chosen])

@@ -12,26 +12,38 @@ from llama_adapter.errors import UserError
 from llama_adapter.generation.prompts import with_system
 from llama_adapter.generation.session import Session
 
-HELP = "/reset forgets the conversation, /adapter NAME switches, /exit leaves."
+HELP = (
+    "/reset forgets the conversation, /adapter NAME switches, /image FILE shows an image, "
+    "/image takes it away, /exit leaves."
+)
 _PROBE = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
 
 
 class Chat:
     """A conversation with one session's models."""
 
-    def __init__(self, session: Session, write: Callable[[str], object]) -> None:
+    def __init__(self, session: Session, write: Callable[[str], object], image: str | None = None) -> None:
         """Starts with an empty history.
 
         Args:
             session: the loaded models.
             write: takes text for the terminal; nothing is added to it.
+            image: file of the image that the conversation begins with.
         """
         self.session = session
         self.write = write
         self.history: list[Turn] = []
-        self.commands = {"/reset": self._reset, "/adapter": self._switch, "/help": self._help}
+        self.image: str | None = None
+        self.commands = {
+            "/reset": self._reset,
+            "/adapter": self._switch,
+            "/image": self._show,
+            "/help": self._help,
+        }
         self.generator = session.generator()
         self.remembers = self._has_history()
+        if image is not None:
+            self._show(image)
 
     def run(self, ask: Callable[[], str]) -> None:
         """Answers lines until /exit or the end of the input.
@@ -68,7 +80,7 @@ class Chat:
         history = self.history if self.remembers else []
         turns = [*history, Turn("user", text)]
         answer = self.generator.stream(
-            with_system(turns, self.session.config.system), self.session.config, self.write
+            with_system(turns, self.session.config.system), self.session.config, self.write, self.image
         )
         self.write("\n")
         self.history = [*turns, Turn("assistant", answer)]
@@ -77,6 +89,13 @@ class Chat:
         """Forgets what was said."""
         self.history = []
         self.write("The conversation starts anew.\n")
+
+    def _show(self, path: str) -> None:
+        """Changes the image that is looked at, or takes it away; the conversation starts anew."""
+        if path:
+            self.generator.seen([path])  # what cannot be read, or not be seen, is said before
+        self.image, self.history = path or None, []
+        self.write(f"The conversation starts anew, {f'about {path}' if path else 'without an image'}.\n")
 
     def _switch(self, name: str) -> None:
         """Changes the adapter; the conversation stays."""

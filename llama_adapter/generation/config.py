@@ -75,6 +75,9 @@ class SessionConfig(SamplingConfig):
     quantization: Literal["none", "nf4", "int8", "fp8"] = "none"
     """Keep the base's linear maps in fewer bits, as ``base.quantization`` does in training."""
 
+    feature_cache: str | None = None
+    """Folder that keeps what the image encoder makes of each image, for the next run; none by default."""
+
     device: str = "auto"
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
 
@@ -86,9 +89,14 @@ class GenerateConfig(SessionConfig):
     prompt: list[str] = field(default_factory=list)
     """A prompt; may be repeated. The answer is printed as it is written."""
 
+    image: list[str] = field(default_factory=list)
+    """Image file for an adapter that was trained with images; one for all prompts, or repeated, one for each.
+    In a chat the image of the first question; /image changes it."""
+
     prompt_file: str | None = None
-    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages` or `instruction`, and
-    with `adapter` where one of several adapters is to answer."""
+    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages`, `instruction` or
+    `conversations`, with `image` (beside the file) where one belongs to it, and with `adapter` where one of
+    several adapters is to answer."""
 
     output: str | None = None
     """JSONL file for the answers, instead of printing them."""
@@ -107,7 +115,21 @@ class GenerateConfig(SessionConfig):
         given = [name for name, present in asked.items() if present]
         if len(given) != 1:
             raise UserError(f"Got {' and '.join(given) or 'no prompt'}. Use one of {', '.join(asked)}.")
+        self._check_images()
         if self.interactive and self.output is not None:
             raise UserError(
                 f"output is {self.output!r}, but a chat is not written. Use --prompt or --prompt-file."
+            )
+
+    def _check_images(self) -> None:
+        """Refuses images that belong to no prompt."""
+        if self.prompt_file is not None and self.image:
+            raise UserError(
+                f"image is {self.image}, but prompts come from {self.prompt_file!r}. "
+                "Use the field `image` of its records."
+            )
+        most = len(self.prompt) if self.prompt else 1
+        if len(self.image) not in (0, 1, most):
+            raise UserError(
+                f"{len(self.image)} images came for {most} prompts. Use one for all, or one for each."
             )

@@ -3,13 +3,13 @@
 Unusual: rows of a batch are padded on the left, so that a prompt's answer does not depend on its neighbours;
 the text of an answer is decoded behind the prompt's last token, which keeps a leading space. Sampling leaves
 torch's random state as it found it, and the model its training mode. This file does not load models; of
-adapters it knows the names, where prompts of one batch go through different ones.
+adapters it knows the names, where prompts of one batch go through different ones, and of images the files.
 
 Letters: B prompts, T tokens.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
 from llama_adapter.generation.config import SamplingConfig
 from llama_adapter.generation.streaming import TextStream
+from llama_adapter.multimodal.sight import Sight
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Generator:
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         template: str | None = None,
+        sight: Sight | None = None,
     ) -> None:
         """Prepares the template.
 
@@ -43,11 +45,15 @@ class Generator:
             model: a causal language model, with or without adapters.
             tokenizer: its tokenizer.
             template: `chat`, `alpaca`, `plain`; None is the tokenizer's own, or plain where it has none.
+            sight: shows the model images; None for one that sees none.
 
         Raises:
             UserError: there is no such template, or the tokenizer lacks what it needs.
         """
         self.model = model
+        self.sight = sight
+        self.whole: PreTrainedModel | PeftModel = model if sight is None else sight.model
+        """What is run: the model, or with sight the image-conditioned model around it."""
         self.tokenizer = tokenizer
         self.template_name = template or default_template(tokenizer)
         self.template = load_template(self.template_name, tokenizer)
@@ -80,8 +86,19 @@ class Generator:
         conversations: Sequence[Sequence[Turn]],
         settings: SamplingConfig | None = None,
         adapters: Sequence[str] | None = None,
+        images: Sequence[Any] | None = None,
     ) -> list[str]:
-        """Continues each conversation with the assistant's turn; otherwise as :meth:`generate`."""
+        """Continues each conversation with the assistant's turn; otherwise as :meth:`generate`.
+
+        Args:
+            conversations: each ends with the user's turn.
+            settings: see there.
+            adapters: see there.
+            images: of each conversation, a file or a picture of Pillow; None for none, which is the default.
+
+        Raises:
+            UserError: see there; or an image came for a model that sees none, or cannot be read.
+        """
         settings = settings or SamplingConfig()
         if adapters is not None:
             self._check_adapters(adapters, len(conversations))
@@ -90,24 +107,32 @@ class Generator:
             batch = slice(start, start + settings.batch_size)
             rows = [self.encode(turns) for turns in conversations[batch]]
             names = None if adapters is None else list(adapters[batch])
-            new = self._continue(rows, settings, adapters=names)
+            seen = self.seen(images[batch] if images is not None else [None] * len(rows))
+            new = self._continue(rows, settings, adapters=names, seen=seen)
             answers += [self._text(row, tokens) for row, tokens in zip(rows, new, strict=True)]
         return answers
 
-    def stream(self, turns: Sequence[Turn], settings: SamplingConfig, write: Callable[[str], object]) -> str:
+    def stream(
+        self,
+        turns: Sequence[Turn],
+        settings: SamplingConfig,
+        write: Callable[[str], object],
+        image: str | None = None,
+    ) -> str:
         """Answers one conversation and hands on the text as soon as it is certain.
 
         Args:
             turns: a conversation that ends with the user's turn.
             settings: how tokens are chosen.
             write: called with each piece; the pieces together are the answer.
+            image: file of the image that belongs to it.
 
         Returns:
             The whole answer.
         """
         row = self.encode(turns)
         stream = TextStream(lambda tokens: self._text(row, self._cut(tokens)), write)
-        (tokens,) = self._continue([row], settings, stream)
+        (tokens,) = self._continue([row], settings, stream, seen=self.seen([image]))
         return self._text(row, tokens)
 
     def encode(self, turns: Sequence[Turn]) -> list[int]:
@@ -127,6 +152,22 @@ class Generator:
             raise UserError(f"The prompt {text!r} has no tokens. Use a longer one.")
         return list(tokens)
 
+    def seen(self, images: Sequence[Any]) -> dict[str, Any]:
+        """What the model takes of the images of a batch, beside the tokens.
+
+        Raises:
+            UserError: an image came for a model that sees none, or cannot be read.
+        """
+        given = [image for image in images if image is not None]
+        if not given:
+            return {}
+        if self.sight is None:
+            raise UserError(
+                f"The image {given[0]!r} came to a model without conditioner, which sees none. "
+                "Use an adapter that was trained with images, or leave the image out."
+            )
+        return dict(self.sight.inputs(images))
+
     def _check_adapters(self, adapters: Sequence[str], prompts: int) -> None:
         """Refuses what PEFT would not notice."""
         if len(adapters) != prompts:
@@ -143,17 +184,19 @@ class Generator:
         settings: SamplingConfig,
         streamer: TextStream | None = None,
         adapters: list[str] | None = None,
+        seen: Mapping[str, Any] | None = None,
     ) -> list[list[int]]:
         """The new tokens of each row, up to and without its end token."""
         room = self._room(max(map(len, rows)), settings.max_new_tokens)
         input_ids, attention_mask = left_pad(rows, self._pad_id(), self.model.device)
-        with _evaluating(self.model), _seeded(settings.seed):
-            output = cast(Any, self.model).generate(
+        with _evaluating(self.whole), _seeded(settings.seed):
+            output = cast(Any, self.whole).generate(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 generation_config=self._generation_config(settings, room),
                 streamer=streamer,
                 **({} if adapters is None else {"adapter_names": adapters}),
+                **(seen or {}),
             )
         return [self._cut(tokens) for tokens in output[:, input_ids.shape[1] :].tolist()]
 

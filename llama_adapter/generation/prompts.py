@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from llama_adapter.data import Turn
+from llama_adapter.data.fields import Parsed, media_paths, message_turns
+from llama_adapter.data.formats import images_of, read_conversations
+from llama_adapter.data.prepare import without_placeholders
+from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
 
 
@@ -26,6 +30,8 @@ class Prompt:
     """Name of the adapter that answers; None for the one that is chosen for all."""
     id: str | int | None = None
     """The record's own id, by which its answer is found again; None where it has none."""
+    image: str | None = None
+    """File of the image that belongs to it."""
 
 
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
@@ -47,10 +53,7 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}. Use UTF-8 text.") from error
     readers = {".jsonl": _json_lines, ".json": _json_array}
     rows = readers.get(path.suffix.lower(), _plain_lines)(text, str(path))
-    prompts = [
-        Prompt(place, with_system(_turns(row, place), system), _adapter(row, place), _id(row, place))
-        for place, row in rows
-    ]
+    prompts = [_prompt(row, place, path.parent, system) for place, row in rows]
     if not prompts:
         raise UserError(f"{path}: holds no prompts. Use one per line, or JSON records.")
     return prompts
@@ -96,8 +99,27 @@ def _parse_json(text: str, place: str) -> Any:
         ) from error
 
 
-def _turns(row: Any, place: str) -> list[Turn]:
-    """The conversation of one record, up to the last question."""
+def _prompt(row: Any, place: str, folder: Path, system: str | None) -> Prompt:
+    """One prompt from its record; an image lies beside the file."""
+    turns, images = _turns(row, place)
+    if len(images) > 1:
+        raise UserError(f"{place}: names {len(images)} images ({images}). Use one per record.")
+    image = str(folder / Path(images[0]).expanduser()) if images else None
+    if image is not None and not Path(image).is_file():
+        raise UserError(
+            f"{place}: the image {image!r} does not exist. Use a path from the folder of the file."
+        )
+    asked = with_image(with_system(turns, system), image)
+    return Prompt(place, asked, _adapter(row, place), _id(row, place), image)
+
+
+def with_image(turns: list[Turn], image: Any) -> list[Turn]:
+    """A conversation as a model reads it that sees its image beside the text: without placeholders."""
+    return turns if image is None else [without_placeholders(turn) for turn in turns]
+
+
+def _turns(row: Any, place: str) -> tuple[list[Turn], list[str]]:
+    """The conversation of one record, up to the last question, and its images."""
     if isinstance(row, str):
         row = {"prompt": row}
     reader = next((read for key, read in _READERS.items() if isinstance(row, dict) and key in row), None)
@@ -106,14 +128,18 @@ def _turns(row: Any, place: str) -> list[Turn]:
             f"{place}: {str(row)[:80]!r} has no prompt. Use one of the keys {', '.join(_READERS)}."
         )
     try:
-        turns = reader(row)
+        parsed = reader(row)
+        parsed.media += images_of(row)
+        turns, images = parsed.turns, media_paths(parsed)
+    except RecordProblem as problem:
+        raise UserError(f"{place}: {problem}. Use texts for role and content.") from problem
     except (KeyError, TypeError) as error:
         raise UserError(f"{place}: {error} in {str(row)[:80]!r}. Use texts for role and content.") from error
     while turns and turns[-1].role != "user":
         turns.pop()
     if not turns:
         raise UserError(f"{place}: {str(row)[:80]!r} has no question. Add a user's turn.")
-    return turns
+    return turns, images
 
 
 def _adapter(row: Any, place: str) -> str | None:
@@ -140,23 +166,31 @@ def _turn(role: Any, text: Any, context: Any = "") -> Turn:
     return Turn(role, text, context)
 
 
-def _from_messages(row: dict[str, Any]) -> list[Turn]:
-    """Chat messages with role and content."""
-    return [_turn(message["role"], message["content"]) for message in row["messages"]]
+def _from_messages(row: dict[str, Any]) -> Parsed:
+    """Chat messages with role and content; content may be a list of texts and images."""
+    if any(isinstance(message["content"], list) for message in row["messages"]):
+        return message_turns(row["messages"])
+    return Parsed([_turn(message["role"], message["content"]) for message in row["messages"]])
 
 
-def _from_instruction(row: dict[str, Any]) -> list[Turn]:
+def _from_conversations(row: dict[str, Any]) -> Parsed:
+    """LLaVA's `conversations` of `from` and `value`."""
+    return Parsed(read_conversations(row, "").turns)
+
+
+def _from_instruction(row: dict[str, Any]) -> Parsed:
     """An Alpaca record; its `input` may be missing, null or empty."""
-    return [_turn("user", row["instruction"], row.get("input") or "")]
+    return Parsed([_turn("user", row["instruction"], row.get("input") or "")])
 
 
-def _from_prompt(row: dict[str, Any]) -> list[Turn]:
+def _from_prompt(row: dict[str, Any]) -> Parsed:
     """A single prompt."""
-    return [_turn("user", row["prompt"])]
+    return Parsed([_turn("user", row["prompt"])])
 
 
-_READERS: dict[str, Callable[[dict[str, Any]], list[Turn]]] = {
+_READERS: dict[str, Callable[[dict[str, Any]], Parsed]] = {
     "messages": _from_messages,
+    "conversations": _from_conversations,
     "instruction": _from_instruction,
     "prompt": _from_prompt,
 }

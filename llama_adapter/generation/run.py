@@ -13,18 +13,21 @@ from rich.progress import track
 from transformers.utils.logging import disable_progress_bar
 
 from llama_adapter.data import Turn
+from llama_adapter.data.images import read_image
 from llama_adapter.errors import UserError
 from llama_adapter.generation.chat import Chat
 from llama_adapter.generation.config import GenerateConfig
-from llama_adapter.generation.prompts import Prompt, read_prompts, with_system
-from llama_adapter.generation.session import BASE, Session, check_names, name_adapters
+from llama_adapter.generation.prompts import Prompt, read_prompts, with_image, with_system
+from llama_adapter.generation.session import BASE, Session, check_images, check_names, name_adapters
 
 
 def run(config: GenerateConfig) -> int:
     """Answers what the settings ask for and returns the exit code."""
     stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
     prompts = _prompts(config)  # before the model is loaded: a wrong file is told at once
-    check_names(prompts, [*name_adapters(config.adapter), BASE])
+    folders = name_adapters(config.adapter)
+    check_names(prompts, [*folders, BASE])
+    check_images(prompts, folders, config.use or next(iter(folders), BASE))
     if config.output is not None:
         check_writable(Path(config.output))
     if not stderr.is_terminal:
@@ -36,7 +39,7 @@ def run(config: GenerateConfig) -> int:
         stdout.out(text, end="", highlight=False)
 
     if config.interactive:
-        Chat(session, write).run(lambda: stdout.input("> "))
+        Chat(session, write, next(iter(config.image), None)).run(lambda: stdout.input("> "))
     elif config.output is not None:
         write_answers(session, prompts, Path(config.output), stderr)
     elif config.prompt_file is not None:
@@ -44,13 +47,13 @@ def run(config: GenerateConfig) -> int:
             write(f"> {prompt.turns[-1].full_text}\n{answer}\n\n")
     else:
         for prompt in prompts:
-            session.generator().stream(prompt.turns, config, write)
+            session.generator().stream(prompt.turns, config, write, prompt.image)
             write("\n")
     return 0
 
 
 def write_answers(session: Session, prompts: Sequence[Prompt], path: Path, console: Console) -> None:
-    """Writes one JSON line per prompt: id (the record's own, else its place), prompt, answer, adapter."""
+    """Writes one JSON line per prompt: id (its own or its place), prompt, answer, adapter, perhaps image."""
     with path.open("w", encoding="utf-8") as lines:
         for prompt, answer in _answers(session, prompts, console):
             row = {
@@ -58,6 +61,7 @@ def write_answers(session: Session, prompts: Sequence[Prompt], path: Path, conso
                 "prompt": prompt.turns[-1].full_text,
                 "answer": answer,
                 "adapter": prompt.adapter or session.current,
+                **({} if prompt.image is None else {"image": prompt.image}),
             }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             lines.flush()
@@ -77,8 +81,14 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
     """What is to be answered; nothing for a chat."""
     if config.prompt_file is not None:
         return read_prompts(Path(config.prompt_file), config.system)
-    turns = [with_system([Turn("user", text)], config.system) for text in config.prompt]
-    return [Prompt(f"prompt:{number}", turn) for number, turn in enumerate(turns, start=1)]
+    prompts = []
+    for number, text in enumerate(config.prompt):
+        image = config.image[number % len(config.image)] if config.image else None
+        if image is not None:
+            read_image(image)
+        turns = with_image(with_system([Turn("user", text)], config.system), image)
+        prompts.append(Prompt(f"prompt:{number + 1}", turns, image=image))
+    return prompts
 
 
 def check_writable(path: Path) -> None:

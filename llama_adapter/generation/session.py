@@ -1,20 +1,22 @@
 """A loaded base model with its adapters by name, and the generator of whichever is chosen.
 
-Unusual: every adapter brings its own prompt template, so changing the adapter changes the template too; the
+Unusual: every adapter brings its own prompt template, and a conditioner if it was trained with images, so
+changing the adapter changes them too; the
 name `base` stands for the model without any. It does not know where prompts come from or where answers go.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from llama_adapter.conditioning.files import has_conditioner
 from llama_adapter.errors import UserError
 from llama_adapter.generation.config import SessionConfig
 from llama_adapter.generation.generator import Generator
@@ -26,7 +28,10 @@ from llama_adapter.models import (
     load_base,
     load_tokenizer,
     read_notes,
+    recorded_base,
 )
+from llama_adapter.multimodal.model import ImageConditionedModel
+from llama_adapter.multimodal.sight import Sight
 
 BASE = "base"
 NO_ADAPTER = "__base__"
@@ -57,6 +62,7 @@ class Session:
         self.model: PreTrainedModel | PeftModel = load_adapter(model, self.folders) if self.folders else model
         if not quantised:
             cast("nn.Module", self.model).to(device)
+        self._sights: dict[str, Sight] = {}
         self._without_adapter = ExitStack()
         self.current = BASE
         self.use(config.use or next(iter(self.folders), BASE))
@@ -85,7 +91,23 @@ class Session:
 
     def generator(self) -> Generator:
         """The generator of the chosen adapter, with the template it was trained with or the one asked for."""
-        return Generator(self.model, self.tokenizer, self._template(self.current))
+        return self._generator(self.current)
+
+    def _generator(self, name: str, template: str | None = None) -> Generator:
+        """The generator of a name; it sees images if they were part of the adapter's training."""
+        return Generator(self.model, self.tokenizer, template or self._template(name), self.sight(name))
+
+    def sight(self, name: str) -> Sight | None:
+        """What shows an adapter images; None for one that was trained without.
+
+        Raises:
+            UserError: its conditioner cannot be loaded.
+        """
+        if name not in self._sights and name in self.folders and has_conditioner(self.folders[name]):
+            model = ImageConditionedModel.around(cast("PeftModel", self.model), self.folders[name], None)
+            model.conditioner.to(self.model.device).requires_grad_(False)
+            self._sights[name] = Sight(model.eval(), self.config.feature_cache)
+        return self._sights.get(name)
 
     def answer(self, prompts: Sequence[Prompt]) -> list[str]:
         """Answers prompts together, each by the adapter it names, or by the chosen one.
@@ -97,7 +119,11 @@ class Session:
         """
         names = [prompt.adapter or self.current for prompt in prompts]
         if set(names) <= {self.current}:
-            return self.generator().answer([prompt.turns for prompt in prompts], self.config)
+            return self.generator().answer(
+                [prompt.turns for prompt in prompts],
+                self.config,
+                images=[prompt.image for prompt in prompts],
+            )
         check_names(prompts, self.names)
         chosen = self.current
         self.use(next(iter(self.folders)))  # while `base` is chosen, PEFT passes names over
@@ -107,14 +133,16 @@ class Session:
             self.use(chosen)
 
     def _answer_each(self, prompts: Sequence[Prompt], names: list[str]) -> list[str]:
-        """The answers of the named adapters; those of one template in one batch."""
+        """The answers of the named adapters; those of one template and one conditioner in one batch."""
         answers: dict[int, str] = {}
-        for template in dict.fromkeys(map(self._template, names)):
-            places = [place for place, name in enumerate(names) if self._template(name) == template]
-            found = Generator(self.model, self.tokenizer, template).answer(
+        ways = [(self._template(name), self.sight(name)) for name in names]
+        for way in dict.fromkeys(ways):
+            places = [place for place, own in enumerate(ways) if own == way]
+            found = self._generator(names[places[0]]).answer(
                 [prompts[place].turns for place in places],
                 self.config,
                 [NO_ADAPTER if names[place] == BASE else names[place] for place in places],
+                [prompts[place].image for place in places],
             )
             answers |= dict(zip(places, found, strict=True))
         return [answers[place] for place in range(len(prompts))]
@@ -135,14 +163,9 @@ class Session:
             raise UserError(
                 f"base is {self.config.base}. Add --base FOLDER, or an --adapter that names its base."
             )
-        name, folder = next(iter(self.folders.items()))
+        folder = next(iter(self.folders.values()))
         check_adapter(folder)
-        recorded = read_notes(folder).base or PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-        if not recorded:
-            raise UserError(
-                f"The adapter {name!r} does not say which base it was trained on. Add --base FOLDER."
-            )
-        return str(recorded)
+        return recorded_base(folder)
 
 
 def check_names(prompts: Sequence[Prompt], known: Sequence[str]) -> None:
@@ -155,6 +178,26 @@ def check_names(prompts: Sequence[Prompt], known: Sequence[str]) -> None:
         if prompt.adapter is not None and prompt.adapter not in known:
             raise UserError(
                 f"{prompt.place}: there is no adapter {prompt.adapter!r}. Use one of: {', '.join(known)}."
+            )
+
+
+def check_images(prompts: Sequence[Prompt], folders: Mapping[str, Path], chosen: str) -> None:
+    """Refuse images that nobody would look at.
+
+    Args:
+        prompts: what is asked.
+        folders: of the adapters, by name.
+        chosen: who answers prompts that name no adapter.
+
+    Raises:
+        UserError: says which prompt.
+    """
+    for prompt in prompts:
+        name = prompt.adapter or chosen
+        if prompt.image is not None and not (name in folders and has_conditioner(folders[name])):
+            raise UserError(
+                f"{prompt.place}: the image {prompt.image!r} came for {name!r}, which has no conditioner and "
+                "sees none. Use an adapter that was trained with images, or leave the image out."
             )
 
 

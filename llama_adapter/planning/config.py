@@ -36,6 +36,16 @@ class PlanConfig(TrainConfig):
     padding_share: float = 0.0
     """Share of padding in a batch, where the data are not at hand."""
 
+    feature_tokens: int | None = None
+    """Tokens of an image's features, where the encoder's settings are not at hand; together with
+    ``feature_width``."""
+
+    feature_width: int | None = None
+    """Their width, all levels together."""
+
+    image_share: float = 1.0
+    """Share of the records with an image, where the data are not at hand and a conditioner trains."""
+
     compare: bool = True
     """Also plan other precisions, checkpointing policies, batches and ways to share the work: half a
     minute or more."""
@@ -45,6 +55,7 @@ class PlanConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        super().__post_init__()
         if not 0 < self.mfu <= 1:
             raise UserError(f"mfu is {self.mfu:g}. Use a share between 0 and 1, for example 0.4.")
         if self.num_gpus < 1:
@@ -54,3 +65,10 @@ class PlanConfig(TrainConfig):
                 f"tokens_per_record={self.tokens_per_record} and records={self.records} describe data only "
                 "together. Use both, or none to read the data."
             )
+        if (self.feature_tokens is None) != (self.feature_width is None):
+            raise UserError(
+                f"feature_tokens={self.feature_tokens} and feature_width={self.feature_width} say something "
+                "only together. Use both, or none to read the encoder's settings."
+            )
+        if not 0 <= self.image_share <= 1:
+            raise UserError(f"image_share is {self.image_share:g}. Use a share between 0 and 1.")

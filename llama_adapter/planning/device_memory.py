@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtyping import Shaped
-from peft import PeftModel
 from torch import Tensor, nn
 
 from llama_adapter.hardware import CPU, GIB, Device
 from llama_adapter.planning.step import StepCost
 from llama_adapter.planning.timeline import ACTIVATIONS, CASTS, GRADIENTS, LOGITS, OPTIMIZER, WEIGHTS, WORKING
 from llama_adapter.quantization import Quantization
+from llama_adapter.training.parts import TrainedParts
 
 CONTEXT_BYTES = int(0.6 * GIB)
 """CUDA context with its kernels, cuBLAS workspace (32 MiB on Hopper, 8 MiB before) and NCCL buffers."""
@@ -73,7 +73,8 @@ class ModelSizes:
 
 def model_sizes(model: nn.Module) -> ModelSizes:
     """Sizes of a model with its adapter."""
-    named: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    parts = TrainedParts.of(model)
+    named: Any = parts.language_model if parts.adapter is None else parts.adapter.get_base_model()
     names = set(getattr(named, "_no_split_modules", None) or [])
     blocks = [module for module in model.modules() if type(module).__name__ in names]
     in_blocks = [_num_bytes(block) for block in blocks]

@@ -20,6 +20,7 @@ from llama_adapter.planning.device_memory import (
     model_sizes,
     usable_bytes,
 )
+from llama_adapter.planning.fake_model import feature_shape
 from llama_adapter.planning.flops import FlopModel, fit_flops
 from llama_adapter.planning.lower_layers import LowerLayers, lower_layers
 from llama_adapter.planning.parameters import PartCount, count_parts
@@ -136,7 +137,8 @@ def estimate(config: PlanConfig) -> Plan:
             known, or the model cannot run without content.
     """
     device = find_device(config.gpu) if config.gpu is not None else this_device()
-    simulation = Simulation(config, config.num_gpus, on_gpu=device.name != CPU)
+    features = feature_shape(config, config.feature_tokens, config.feature_width)
+    simulation = Simulation(config, config.num_gpus, on_gpu=device.name != CPU, features=features)
     notes = simulation.notes
     workload = find_workload(config, notes)
     variant, size = simulation.configured, workload.size(config.training)
@@ -195,6 +197,7 @@ def this_device() -> Device:
 def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
     """The records of an epoch: as stated, else from the data, else one row of full length and a note."""
     longest, padding = config.data.max_length, config.padding_share
+    images = 0.0 if config.images is None else config.image_share
     if config.tokens_per_record is not None and config.records is not None:
         notes.append(
             f"Data as stated: {config.records:,} records of {config.tokens_per_record:g} tokens, "
@@ -208,6 +211,7 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
             config.labelled_share,
             padding,
             config.training.batching,
+            images,
         )
     try:
         return measured_workload(config.data, config.base, config.training.batching)
@@ -216,7 +220,9 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
             f"Data not read, so time is for one record: {error} Or state them with --tokens-per-record and "
             "--records."
         )
-        return stated_workload(longest, 1, longest, config.labelled_share, batching=config.training.batching)
+        return stated_workload(
+            longest, 1, longest, config.labelled_share, batching=config.training.batching, images=images
+        )
 
 
 def configured_sharing(config: PlanConfig) -> Sharing:
@@ -234,7 +240,9 @@ class _Clock:
         variant = simulation.configured
         typical = int(workload.lengths.mean())
         self.flops = fit_flops(
-            lambda rows: _all_flops(simulation.cost(variant, rows)), min(typical, workload.longest)
+            lambda rows: _all_flops(simulation.cost(variant, rows)),
+            min(typical, workload.longest),
+            simulation.features is not None,
         )
 
     def load(self, size: int, devices: int) -> EpochLoad:
@@ -270,7 +278,7 @@ class _Clock:
     ) -> float:
         """Seconds of an epoch."""
         load = self.load(size, devices)
-        counted = self.flops.of(load.padded, load.squares, load.labelled, load.batches * devices)
+        counted = self.flops.of(load.padded, load.squares, load.labelled, load.batches * devices, load.images)
         flops = counted * self._recomputed(variant)
         quantised = quantisation != "none"
         weights = sizes.total + (sizes.quantised(quantisation) - sizes.linear if quantised else 0)

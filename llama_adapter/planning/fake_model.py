@@ -6,17 +6,22 @@ is not so on meta. It does not know what is done with the model.
 """
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Shaped
+from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, attach_adapter, check_base
+from llama_adapter.multimodal import ImageConditionedModel
+from llama_adapter.training.groups import ParameterGroups
+from llama_adapter.training.parts import TrainedParts
 from llama_adapter.training.run import TrainConfig
+from llama_adapter.vision import empty_encoder
 
 _SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -48,8 +53,28 @@ def base_dtype(base: BaseModelConfig, config: PretrainedConfig) -> torch.dtype:
     return found if isinstance(found, torch.dtype) else torch.float32
 
 
-def build_on_meta(base_config: PretrainedConfig, config: TrainConfig, dtype: torch.dtype) -> nn.Module:
-    """The frozen base in ``dtype`` with the run's adapter, all on the meta device.
+class FeatureShape(NamedTuple):
+    """Features of an image."""
+
+    tokens: int
+    """How many there are."""
+    width: int
+    """Of each, all levels together."""
+
+
+def build_on_meta(
+    base_config: PretrainedConfig,
+    config: TrainConfig,
+    dtype: torch.dtype,
+    features: FeatureShape | None = None,
+) -> nn.Module:
+    """The frozen base in ``dtype`` with what the run trains, all on the meta device.
+
+    Args:
+        base_config: of the base.
+        config: of the run.
+        dtype: of the base's weights.
+        features: of an image, for runs with images.
 
     Raises:
         UserError: the adapter does not fit the base.
@@ -62,7 +87,43 @@ def build_on_meta(base_config: PretrainedConfig, config: TrainConfig, dtype: tor
             trust_remote_code=config.base.trust_remote_code,
         )
         model.requires_grad_(False)
-        return attach_adapter(model, config.adapter)
+        adapted = attach_adapter(model, config.adapter)
+        whole = adapted if config.images is None else _seeing(adapted, config, features)
+    ParameterGroups(TrainedParts.of(whole), config.groups)  # freezes what is in none
+    return whole
+
+
+def _seeing(adapted: PeftModel, config: TrainConfig, features: FeatureShape | None) -> nn.Module:
+    """With the conditioner, and the encoder where it is needed in every step."""
+    if config.images is None or features is None:
+        raise UserError(f"The conditioner needs the shape of features, which is {features}. Use both.")
+    conditioner = config.images.make_conditioner(adapted, features.width, config.prompt_length)
+    encoder = empty_encoder(config.images.vision) if config.data.images == "live" else None
+    return ImageConditionedModel(adapted, conditioner, encoder)
+
+
+def feature_shape(config: TrainConfig, tokens: int | None, width: int | None) -> FeatureShape | None:
+    """What a run's encoder gives for an image; None for a run without images.
+
+    Args:
+        config: of the run.
+        tokens: stated by the user, together with ``width``; None reads the encoder's settings.
+        width: likewise.
+
+    Raises:
+        UserError: its settings cannot be read.
+    """
+    if config.images is None:
+        return None
+    if tokens is not None and width is not None:
+        return FeatureShape(tokens, width)
+    try:
+        return FeatureShape(*empty_encoder(config.images.vision).feature_shape)
+    except UserError as error:
+        raise UserError(
+            f"The image encoder is not at hand: {error} Or state its features with --feature-tokens and "
+            "--feature-width (CLIP ViT-L/14 with projection: 257 and 768)."
+        ) from error
 
 
 def to_fake_cpu(model: nn.Module, mode: FakeTensorMode) -> nn.Module:

@@ -8,8 +8,10 @@ family.
 import re
 from dataclasses import dataclass
 
-from peft import PeftModel
 from torch import nn
+
+from llama_adapter.training.parts import CONDITIONER, TrainedParts
+from llama_adapter.training.parts import part_of as adapter_part
 
 _BASE_PARTS = (
     ("norms", re.compile(r"norm|\bln_", re.IGNORECASE)),
@@ -18,7 +20,6 @@ _BASE_PARTS = (
     ("attention", re.compile(r"attn|attention")),
     ("MLP", re.compile(r"mlp|feed_forward|experts|moe|\bfc\d\b|intermediate|output\.dense")),
 )
-_METHOD_PREFIX = "zero_init_"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PartCount:
 
 def count_parts(model: nn.Module) -> list[PartCount]:
     """Counts every parameter once, tied ones too, grouped by part in the order they first occur."""
-    adapters = set(model.peft_config) if isinstance(model, PeftModel) else set[str]()
+    adapters = TrainedParts.of(model).adapter_names
     counts: dict[str, PartCount] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name, adapters)
@@ -59,8 +60,9 @@ def part_of(name: str, adapters: set[str]) -> str:
         name: path of the parameter, as `named_parameters` gives it.
         adapters: names of the adapters.
     """
-    path = name.split(".")
-    before = next((place for place, word in enumerate(path) if word in adapters and place > 0), None)
-    if before is not None:
-        return f"adapter: {path[before - 1].removeprefix(_METHOD_PREFIX)}"
+    own = adapter_part(name, adapters)
+    if own is not None:
+        return own if own == CONDITIONER else f"adapter: {own}"
+    if name.startswith("encoder."):
+        return "image encoder"
     return next((part for part, pattern in _BASE_PARTS if pattern.search(name)), "other")

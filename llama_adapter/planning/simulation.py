@@ -18,13 +18,20 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llama_adapter.errors import UserError
-from llama_adapter.planning.fake_model import base_dtype, build_on_meta, load_base_config, to_fake_cpu
+from llama_adapter.planning.fake_model import (
+    FeatureShape,
+    base_dtype,
+    build_on_meta,
+    load_base_config,
+    to_fake_cpu,
+)
 from llama_adapter.planning.step import Row, StepCost, StepSettings, measure_step
 from llama_adapter.training import TrainingConfig
 from llama_adapter.training.activation_memory import CheckpointingPolicy, settled
 from llama_adapter.training.labelled_loss import CHUNK_ROWS, GPU_CHUNK_ROWS
 from llama_adapter.training.presets import accumulation_for
 from llama_adapter.training.run import TrainConfig
+from llama_adapter.vision import empty_encoder
 
 POLICIES: tuple[CheckpointingPolicy, ...] = ("none", "selective", "mlp", "layer")
 """Activation checkpointing, from the fastest to the smallest."""
@@ -54,8 +61,16 @@ class Simulation:
         UserError: the base has no readable configuration, or the adapter does not fit it.
     """
 
-    def __init__(self, config: TrainConfig, devices: int = 1, on_gpu: bool = False) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        devices: int = 1,
+        on_gpu: bool = False,
+        features: FeatureShape | None = None,
+    ) -> None:
         self.config = config
+        self.features = features
+        """Of an image; None for a run without."""
         self.base_config = load_base_config(config.base)
         default = GPU_CHUNK_ROWS if on_gpu else CHUNK_ROWS
         self._chunk_rows = config.training.loss_chunk_rows or default
@@ -85,7 +100,7 @@ class Simulation:
 
     def meta_model(self, dtype: torch.dtype) -> nn.Module:
         """The model on the meta device, to count parameters."""
-        return build_on_meta(self.base_config, self.config, dtype)
+        return build_on_meta(self.base_config, self.config, dtype, self.features)
 
     def cost(self, variant: Variant, rows: Sequence[Row]) -> StepCost:
         """One micro-batch of these rows, and the optimizer.
@@ -110,6 +125,8 @@ class Simulation:
             loss_kernel=self.config.training.loss_kernel,
             loss_chunk_rows=self._chunk_rows,
             use_cache=self.config.training.use_cache,
+            features=self.features,
+            pixels=self._pixels,
             accumulates=self.accumulation > 1,
         )
         try:
@@ -122,6 +139,14 @@ class Simulation:
                 f"without content: {said}. Use a short run with logging_steps=1 instead, its log has "
                 "peak_memory_gib."
             ) from error
+
+    @cached_property
+    def _pixels(self) -> tuple[int, int] | None:
+        """Size of the encoder's images, where it runs in the step."""
+        if self.config.vision is None or self.config.data.images != "live":
+            return None
+        height, width = empty_encoder(self.config.vision).image_size
+        return height, width
 
     def _find_optimizer(self) -> Any:
         kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(self.config.training)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from accelerate.utils.operations import convert_to_fp32
 from jaxtyping import Float, Int, Shaped
-from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,6 +27,7 @@ from llama_adapter.training.activation_memory import CheckpointingPolicy, apply_
 from llama_adapter.training.labelled_loss import LabelledLoss, LossKernel
 from llama_adapter.training.loss import IGNORED, LabelledPositions
 from llama_adapter.training.packing import packed_inputs
+from llama_adapter.training.parts import TrainedParts
 
 
 def _attention_flops(query: Sequence[int], key: Sequence[int], *rest: Any, **options: Any) -> int:
@@ -95,6 +95,8 @@ class Row:
     """How many of its tokens carry loss, the last ones."""
     records: int | None = None
     """How many records of equal length are packed into it; None where batches are not packed."""
+    has_image: bool = False
+    """Whether its records have an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,10 @@ class StepSettings:
     """Likewise."""
     use_cache: bool = False
     """Whether the model keeps keys and values as for generation; the trainer sets it in the configuration."""
+    features: tuple[int, int] | None = None
+    """Tokens and width of an image's features; None for a model that sees none."""
+    pixels: tuple[int, int] | None = None
+    """Height and width of images that are encoded in the step; None where features are kept."""
     accumulates: bool = False
     """Whether gradients of an earlier micro-batch are there already."""
 
@@ -165,14 +171,15 @@ def measure_step(
             _create_state(optimizer, trainable, timeline)
         if settings.accumulates:
             _create_gradients(trainable, timeline)
-        cost = _step(model, make_batch(rows), settings, timeline, optimizer)
+        batch = make_batch(rows) | _images(rows, settings)
+        cost = _step(model, batch, settings, timeline, optimizer)
     undo()
     return cost
 
 
 def _step(
     model: nn.Module,
-    batch: dict[str, Int[Tensor, "B T"]],
+    batch: dict[str, Shaped[Tensor, "..."]],
     settings: StepSettings,
     timeline: MemoryTimeline,
     optimizer: torch.optim.Optimizer | None,
@@ -206,7 +213,7 @@ def _step(
 
 
 def training_loss(
-    model: nn.Module, batch: dict[str, Int[Tensor, "B T"]], settings: StepSettings
+    model: nn.Module, batch: dict[str, Shaped[Tensor, "..."]], settings: StepSettings
 ) -> Float[Tensor, ""]:
     """The trainer's loss of a micro-batch, with its scope: only the loss is left when it returns.
 
@@ -219,7 +226,8 @@ def training_loss(
     kept_here = ("labels", "record_index")
     passed: dict[str, Any] = {name: value for name, value in batch.items() if name not in kept_here}
     passed.update(packed_inputs(batch))
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    parts = TrainedParts.of(model)
+    base: Any = parts.language_model if parts.adapter is None else parts.adapter.get_base_model()
     compute = LabelledLoss(settings.loss_kernel, settings.loss_chunk_rows, trusted=True)
     called: Any = _Autocast(model, settings.autocast) if settings.autocast is not None else model
     _, losses = compute(called, passed, positions, base)
@@ -265,6 +273,23 @@ def make_batch(rows: Sequence[Row]) -> dict[str, Int[Tensor, "B T"]]:
         "position_ids": place % length,
         "record_index": place // length,
         "labels": labels,
+    }
+
+
+def _images(rows: Sequence[Row], settings: StepSettings) -> dict[str, Shaped[Tensor, "..."]]:
+    """What a batch has of its images: pixels, or features as a cache keeps them."""
+    if settings.features is None or not any(row.has_image for row in rows):
+        return {}
+    has_image = torch.tensor([row.has_image for row in rows for _ in range(row.records or 1)])
+    if settings.pixels is not None:
+        return {
+            "pixel_values": torch.zeros(int(has_image.sum()), 3, *settings.pixels),
+            "has_image": has_image,
+        }
+    tokens, width = settings.features
+    return {
+        "features": torch.zeros(len(has_image), tokens, width, dtype=torch.float16),
+        "feature_mask": has_image[:, None].expand(-1, tokens),
     }
 
 

@@ -21,7 +21,7 @@ from llama_adapter.data import DataConfig, build_datasets
 from llama_adapter.data.batch_statistics import batches_of_rows
 from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
 from llama_adapter.data.encoding import IGNORE
-from llama_adapter.data.lengths import row_lengths
+from llama_adapter.data.lengths import row_lengths, rows_with_media
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_tokenizer
 from llama_adapter.planning.step import Row
@@ -61,6 +61,8 @@ class EpochLoad:
     """Tokens with padding: the sum of B T."""
     squares: float
     """The sum of B T T, by which attention grows."""
+    images: int = 0
+    """Images of all records."""
 
     @property
     def padding_share(self) -> float:
@@ -84,6 +86,8 @@ class Workload:
     """Stated share of padding; only where lengths are stated too."""
     measured: bool = True
     """Whether lengths come from the data."""
+    images: int = 0
+    """How many records have an image."""
 
     @property
     def statistics(self) -> TokenStatistics:
@@ -117,13 +121,17 @@ class Workload:
         share = float(self.labelled.sum() / self.lengths.sum())
         if self.batching == "packed":
             records = max(1, round(size / float(self.lengths.mean())))
-            return [Row(size, max(1, round(share * size)), records)]
+            return [Row(size, max(1, round(share * size)), records, self.images > 0)]
         count = size if self.batching == "rows" else max(1, size // self.longest)
         if not self.measured:
-            return [Row(self.longest, max(1, round(share * self.longest)))] * count
+            labelled = max(1, round(share * self.longest))
+            return [Row(self.longest, labelled, has_image=self.images > 0)] * count
         order = numpy.argsort(-self.lengths, kind="stable")
         chosen = [int(order[index % len(order)]) for index in range(count)]
-        return [Row(int(self.lengths[index]), int(self.labelled[index])) for index in chosen]
+        return [
+            Row(int(self.lengths[index]), int(self.labelled[index]), has_image=self.images > 0)
+            for index in chosen
+        ]
 
     def epoch(self, size: int, devices: int, accumulation: int, seed: int = 0) -> EpochLoad:
         """The batches of an epoch.
@@ -146,6 +154,7 @@ class Workload:
             labelled=int(self.labelled.sum()),
             padded=round(float((counts * widths).sum())),
             squares=float((counts * widths**2).sum()),
+            images=self.images,
         )
 
     def _plan(self, size: int, devices: int, seed: int) -> Plan:
@@ -175,6 +184,7 @@ def measured_workload(data: DataConfig, base: BaseModelConfig, batching: Batchin
         labelled=_labelled_counts(rows),
         longest=int(lengths.max()),
         batching=batching,
+        images=int(rows_with_media(rows).sum()),
     )
 
 
@@ -196,6 +206,7 @@ def stated_workload(
     labelled_share: float = 1.0,
     padding: float = 0.0,
     batching: Batching = "rows",
+    images: float = 0.0,
 ) -> Workload:
     """Records of which only a mean length is known.
 
@@ -206,6 +217,7 @@ def stated_workload(
         labelled_share: share of the tokens that carry loss.
         padding: share of padding in a batch.
         batching: how rows become batches.
+        images: share of records with an image.
 
     Raises:
         UserError: a number is out of its range.
@@ -231,4 +243,5 @@ def stated_workload(
         padding=padding,
         measured=False,
         batching=batching,
+        images=round(images * records),
     )

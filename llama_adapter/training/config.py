@@ -31,8 +31,8 @@ class TrainingConfig(TrainingArguments):
     """Folder for checkpoints, ``log.jsonl`` and the final adapter (``adapter/``)."""
 
     preset: PresetName | None = None
-    """Published hyper-parameters for every setting left at its default: ``v1`` (LLaMA-Adapter) or ``v2``
-    (instruction stage)."""
+    """Published hyper-parameters for every setting left at its default: ``v1`` (LLaMA-Adapter),
+    ``v1_scienceqa``, ``v2_pretrain`` (stage on image-text pairs) or ``v2`` (instruction stage)."""
 
     learning_rate: float = 1e-3
     """Peak learning rate. Adapters want more than full fine-tuning: 1e-3 at 7B, up to 5e-3 for models of
@@ -85,6 +85,10 @@ class TrainingConfig(TrainingArguments):
     tokens_per_batch: int | None = None
     """Most tokens of one device batch with ``batching`` ``tokens`` or ``packed``, padding included. Left out:
     as many as ``per_device_train_batch_size`` rows of mean length have, but at least the longest row."""
+
+    epoch_parts: int = 1
+    """Into how many epochs one pass over the data is divided. The published V2 stage on image-text pairs has
+    150 epochs of a 50th of its data; schedules, evaluation and checkpoints count them."""
 
     resume: bool = False
     """Continue from the last complete checkpoint in ``output_dir``; without one, say so and start fresh."""

@@ -100,7 +100,7 @@ class LayerCachingTrainer(LoadingTrainer):
 
     def _lower_layers(self, automatic: bool) -> LowerLayers | None:
         """The cache, if it is possible and, when that is left to us, pays."""
-        stack = find_frozen_stack(self.unwrapped)
+        stack = find_frozen_stack(self.parts.language_model)
         reason = stack if isinstance(stack, str) else self._obstacle(stack)
         if reason is None and isinstance(stack, FrozenStack):
             folder = Path(self.args.lower_layer_cache or Path(self.args.output_dir or ".") / "lower_layers")
@@ -182,7 +182,7 @@ class LayerCachingTrainer(LoadingTrainer):
     def _epochs(self) -> float | None:
         """How often each record is seen."""
         if self.args.max_steps <= 0:
-            return float(self.args.num_train_epochs)
+            return float(self.args.num_train_epochs) / self.args.epoch_parts
         rows: Any = self.train_dataset
         seen = self.args.max_steps * self.get_total_train_batch_size(self.args)
         return seen / len(rows) if has_length(rows) and len(rows) else None

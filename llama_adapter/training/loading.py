@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from accelerate.data_loader import DataLoaderShard
 from datasets import IterableDataset as StreamedDataset
 from jaxtyping import Float, Int
@@ -23,10 +24,11 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import has_length
 
 from llama_adapter.data.batch_statistics import BatchStatistics, batch_statistics
-from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
+from llama_adapter.data.batching import BatchRules, Plan, token_budget
 from llama_adapter.data.collator import PackingCollator
 from llama_adapter.data.encoding import IGNORE
-from llama_adapter.data.lengths import Lengths, row_lengths
+from llama_adapter.data.epoch_plan import EpochLayout, EpochPlan
+from llama_adapter.data.lengths import Lengths, row_lengths, rows_with_media
 from llama_adapter.errors import UserError
 from llama_adapter.training.batch_choice import splits_batches
 from llama_adapter.training.config import TrainingConfig
@@ -40,19 +42,23 @@ class RankBatches(Sampler[list[int]]):
     batch_size = 1
     """For accelerate, which works out from it how many rows of the last batch were repeated: none."""
 
-    def __init__(self, lengths: Lengths, rules: BatchRules, rank: int = 0) -> None:
+    def __init__(
+        self, lengths: Lengths, rules: BatchRules, rank: int = 0, layout: EpochLayout | None = None
+    ) -> None:
         """Count the batches of an epoch.
 
         Args:
             lengths: tokens of each row.
             rules: what a batch may hold, and for how many ranks.
             rank: whose batches these are.
+            layout: kinds of rows, parts of an epoch; None where all rows may meet.
         """
         self.lengths = lengths
         self.rules = rules
         self.rank = rank
         self.epoch = 0
-        self.count = batches_per_epoch(lengths, rules)
+        self._plan = EpochPlan(lengths, rules, layout or EpochLayout())
+        self.count = self._plan.count
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the plan, counted from 0."""
@@ -60,7 +66,7 @@ class RankBatches(Sampler[list[int]]):
 
     def plan(self, epoch: int) -> Plan:
         """The batches of all ranks."""
-        return plan_epoch(self.lengths, self.rules, epoch, self.count)
+        return self._plan.batches(epoch)
 
     def statistics(self, epoch: int = 0) -> BatchStatistics:
         """The plan of an epoch in numbers, over all ranks."""
@@ -111,30 +117,47 @@ class LoadingTrainer(CheckpointingTrainer):
         """
         super().__init__(*args, **kwargs)
         self.packing_collator: Callable[[list[dict[str, Any]]], dict[str, Any]] = PackingCollator()
-        if self.args.batching != "rows" and self.train_dataset is not None:
-            _check_has_length(self.train_dataset, self.args.batching)
+        if self._plans_batches and self.train_dataset is not None:
+            _check_has_length(self.train_dataset, self.args)
         if self.args.batching == "packed" and self.train_dataset is not None:
             with self.accelerator.autocast():
-                check_packing(self.unwrapped, self.accelerator.device)
+                check_packing(self.parts.language_model, self.accelerator.device)
 
     @cached_property
     def train_batches(self) -> RankBatches | None:
         """The batches of this rank; None where the host makes them, a fixed number of rows each."""
-        if self.args.batching == "rows" or self.train_dataset is None:
+        if self.train_dataset is None or not self._plans_batches:
             return None
         lengths = row_lengths(self.train_dataset)
         if len(lengths) == 0:
             raise UserError(
                 f"The training data have {len(lengths)} rows. Use data with at least one usable record."
             )
-        budget = token_budget(lengths, self.args.per_device_train_batch_size, self.args.tokens_per_batch)
-        rules = BatchRules(
-            tokens=budget,
+        rows = self.args.per_device_train_batch_size
+        if self.args.batching == "rows":
+            lengths, limit = np.ones_like(lengths), BatchRules(rows=rows)  # not sorted by length
+        else:
+            limit = BatchRules(tokens=token_budget(lengths, rows, self.args.tokens_per_batch))
+        rules = replace(
+            limit,
             packed=self.args.batching == "packed",
             ranks=self._data_ranks,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
-        return RankBatches(lengths, rules, self._data_rank)
+        return RankBatches(lengths, rules, self._data_rank, self._layout())
+
+    @property
+    def _plans_batches(self) -> bool:
+        """Whether batches come out of a plan of the whole epoch."""
+        return self.args.batching != "rows" or self.groups.joint or self.args.epoch_parts > 1
+
+    def _layout(self) -> EpochLayout:
+        """How an epoch is laid out in optimiser steps."""
+        return EpochLayout(
+            kinds=rows_with_media(self.train_dataset).astype(int) if self.groups.joint else None,
+            accumulation=self.args.gradient_accumulation_steps,
+            parts=self.args.epoch_parts,
+        )
 
     def get_train_dataloader(self) -> DataLoader:
         """The host's loader, or this rank's batches by token budget."""
@@ -150,7 +173,7 @@ class LoadingTrainer(CheckpointingTrainer):
         if rows is None:
             return super().get_eval_dataloader(eval_dataset)
         limit = BatchRules(rows=self.args.per_device_eval_batch_size)
-        if self.train_batches is not None:
+        if self.train_batches is not None and self.train_batches.rules.tokens is not None:
             limit = BatchRules(tokens=self.train_batches.rules.tokens)
         rules = replace(limit, ranks=self._data_ranks, seed=None)
         return self._loader(rows, RankBatches(row_lengths(rows), rules, self._data_rank), self.data_collator)
@@ -159,7 +182,7 @@ class LoadingTrainer(CheckpointingTrainer):
         """Rows of one optimiser step over all ranks: an average where batches hold unequal numbers."""
         if self.train_batches is None:
             return super().get_total_train_batch_size(args)
-        per_batch = len(self.train_batches.lengths) / self.train_batches.count
+        per_batch = len(self.train_batches.lengths) / (self.train_batches.count * self.args.epoch_parts)
         return max(round(per_batch * self._data_ranks * args.gradient_accumulation_steps), 1)
 
     def gathered(
@@ -230,7 +253,7 @@ def _has_lengths(rows: Any) -> bool:
     return "input_ids" in rows[0] and "labels" in rows[0]
 
 
-def _check_has_length(rows: Any, batching: str) -> None:
+def _check_has_length(rows: Any, args: TrainingConfig) -> None:
     """Plans need the lengths of all rows.
 
     Raises:
@@ -238,7 +261,7 @@ def _check_has_length(rows: Any, batching: str) -> None:
     """
     if _is_streamed(rows):
         raise UserError(
-            f"batching={batching!r} plans an epoch from the lengths of all rows, and "
-            f"{type(rows).__name__} is streamed. "
-            "Set batching=rows, or streaming=false for the training sources."
+            f"batching={args.batching!r} with epoch_parts={args.epoch_parts}, or groups for records with and "
+            f"without images, plan an epoch from all rows, and {type(rows).__name__} is streamed. "
+            "Set batching=rows and none of the others, or streaming=false for the training sources."
         )

@@ -38,12 +38,15 @@ def packed_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
     """What a packed batch hands to the model besides its tensors.
 
     With a cache, transformers takes positions that start again for a continued generation and builds no mask
-    between records.
+    between records. Which token belongs to which record matters to a model that sees an image with some.
 
     Args:
         inputs: a batch of ``PackingCollator``, or any other.
     """
-    return {"use_cache": False} if "record_index" in inputs else {}
+    if "record_index" not in inputs:
+        return {}
+    sees = "features" in inputs or "has_image" in inputs
+    return {"use_cache": False} | ({"record_index": inputs["record_index"]} if sees else {})
 
 
 def check_packing(model: nn.Module, device: torch.device) -> None:

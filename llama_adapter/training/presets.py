@@ -8,7 +8,7 @@ config.
 
 from typing import Any, Literal
 
-PresetName = Literal["v1", "v2"]
+PresetName = Literal["v1", "v1_scienceqa", "v2_pretrain", "v2"]
 
 ROWS_PER_RATE = 256
 """The base learning rate of the recipes is stated for this many rows per optimiser step."""
@@ -28,14 +28,31 @@ _COMMON: dict[str, Any] = {
     "seed": 0,
 }
 
+_V1: dict[str, Any] = {
+    **_COMMON,
+    "base_learning_rate": 9e-3,
+    "num_train_epochs": 5.0,
+    "warmup_epochs": 2.0,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "v1": {**_COMMON, "base_learning_rate": 9e-3, "num_train_epochs": 5.0, "warmup_epochs": 2.0},
+    "v1": _V1,
+    "v1_scienceqa": {**_V1, "per_device_train_batch_size": 8},
+    "v2_pretrain": {
+        **_COMMON,
+        "base_learning_rate": 1e-4,
+        "weight_decay": 0.05,
+        "num_train_epochs": 150.0,
+        "warmup_epochs": 5.0,
+        "epoch_parts": 50,
+    },
     "v2": {**_COMMON, "base_learning_rate": 1e-3, "num_train_epochs": 4.0, "warmup_epochs": 1.0},
 }
-"""``v1``: language-only LLaMA-Adapter. ``v2``: the instruction stage of LLaMA-Adapter V2 (bias, scale and
+"""``v1``: language-only LLaMA-Adapter; ``v1_scienceqa``: the same with the paper's batch for ScienceQA.
+``v2_pretrain`` and ``v2``: LLaMA-Adapter V2's stages on image-text pairs and on instructions (bias, scale and
 norm tuning)."""
 
-PRESET_ROWS: dict[str, int] = {"v1": 32, "v2": 32}
+PRESET_ROWS: dict[str, int] = {"v1": 32, "v1_scienceqa": 64, "v2_pretrain": 32, "v2": 32}
 """Rows of one optimiser step, over all devices and accumulation steps, that the recipe was run with."""
 
 

@@ -7,7 +7,7 @@ and a program can call the same pieces one by one. This module holds no training
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,18 +17,29 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from llama_adapter.adapters.config import ZeroInitConfig
+from llama_adapter.conditioning import ConditionerConfig, GlobalFeaturesConfig, VisualQueriesConfig
 from llama_adapter.data import DataConfig, PaddingCollator, build_datasets
+from llama_adapter.data.collator import PackingCollator
 from llama_adapter.errors import UserError
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, load_tokenizer
 from llama_adapter.training.checkpoint import checkpoint_folders
 from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.groups import GroupConfig, ParameterGroups
+from llama_adapter.training.images import Collate, ImageSettings, attach_images
+from llama_adapter.training.model_card import generate_command
+from llama_adapter.training.parts import TrainedParts
+from llama_adapter.training.start import start_from
 from llama_adapter.training.summary import end_table, start_table
 from llama_adapter.training.trainer import Trainer
+from llama_adapter.vision import VisionConfig
 
 _log = logging.getLogger(__name__)
 
 AdapterConfig: TypeAlias = ZeroInitConfig | LoraConfig | PeftConfig
 """The adapter of a run: options of ``zero_init`` or of LoRA; any other PEFT config by ``class_path``."""
+
+ImageConditionerConfig: TypeAlias = VisualQueriesConfig | GlobalFeaturesConfig | ConditionerConfig
+"""The conditioner of a run; any registered one of another package by ``class_path``."""
 
 
 @dataclass(kw_only=True)
@@ -46,6 +57,54 @@ class TrainConfig:
 
     training: TrainingConfig
     """Optimisation, evaluation, checkpoints, logging."""
+
+    vision: VisionConfig | None = None
+    """The frozen image encoder, for records with images."""
+
+    conditioner: ImageConditionerConfig | None = None
+    """What is trained to bring images into the prompts. Sizes that are left out are those of base, encoder
+    and adapter."""
+
+    start_from: str | None = None
+    """Adapter folder of an earlier phase, whose adapter and conditioner this run goes on from; what only this
+    run's adapter has starts as usual."""
+
+    groups: list[GroupConfig] = field(default_factory=list)
+    """Which parts train, and on which records; left out, all of the adapter and the conditioner on all."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that need others."""
+        if (self.vision is None) != (self.conditioner is None):
+            raise UserError(
+                f"vision={self.vision} and conditioner={self.conditioner} belong together. "
+                "Use both to train with images, or none."
+            )
+        if self.conditioner is None:
+            return
+        if not (isinstance(self.adapter, ZeroInitConfig) and self.adapter.prompts):
+            raise UserError(
+                f"A conditioner ({self.conditioner.kind!r}) adds to prompts, and the adapter has none. "
+                "Set adapter.prompt_length above 0, or leave vision and conditioner out."
+            )
+        if self.data.media == "ignore":
+            raise UserError(
+                f"data.media={self.data.media!r} leaves out the images that a conditioner is for. "
+                "Leave data.media out, or vision and conditioner."
+            )
+        if self.data.media == "refuse":
+            self.data = replace(self.data, media="attach")
+
+    @property
+    def prompt_length(self) -> int:
+        """Prompts per layer of the adapter."""
+        return getattr(self.adapter, "prompt_length", None) or 0
+
+    @property
+    def images(self) -> ImageSettings | None:
+        """The settings that have to do with images, if there are some."""
+        if self.vision is None or self.conditioner is None:
+            return None
+        return ImageSettings(self.vision, self.conditioner)
 
 
 def train(config: TrainConfig) -> int:
@@ -69,7 +128,7 @@ def train(config: TrainConfig) -> int:
     adapter = output_dir / "adapter"
     trainer.save_adapter(adapter)
     trainer.console.print(end_table(trainer, adapter))
-    command = f'llama-adapter generate --base {config.base.name_or_path} --adapter {adapter} --prompt "..."'
+    command = generate_command(config.base.name_or_path, str(adapter), config.images is not None)
     trainer.console.print(f"Try it: {command}", highlight=False, soft_wrap=True)
     trainer.end()
     return 0
@@ -85,28 +144,42 @@ def build_trainer(config: TrainConfig) -> Trainer:
     if args.process_index > 0:
         disable_progress_bar()
     tokenizer = load_tokenizer(config.base)
-    model = load_base(config.base)
+    base = load_base(config.base)
     set_seed(
         args.seed
     )  # the adapter's first weights: the same on every rank, and in every run with this seed
-    adapted = attach_adapter(model, config.adapter)
+    adapted = attach_adapter(base, config.adapter)
+    seeing = None if config.images is None else config.images.model(adapted, config.prompt_length, args.seed)
     with args.main_process_first(desc="tokenising the data"):
         data = build_datasets(config.data, tokenizer)
     evaluation = data.evaluation if data.evaluation is not None and _has_rows(data.evaluation) else None
     _check_evaluation(args, evaluation)
+    model = adapted if seeing is None else seeing
+    parts = TrainedParts.of(model)
+    if config.start_from is not None:
+        start_from(config.start_from, parts)
+    groups = ParameterGroups(parts, config.groups)
+    attach = _as_it_is if seeing is None else attach_images(seeing, data, config.data, args)
     trainer = Trainer(
-        model=adapted,
+        model=model,
         args=args,
         train_dataset=data.train,
         eval_dataset=evaluation,
-        data_collator=PaddingCollator(_pad_id(tokenizer)),
+        data_collator=attach(PaddingCollator(_pad_id(tokenizer))),
         processing_class=tokenizer,
         notes=AdapterNotes(
             template=config.data.template, base=config.base.name_or_path, max_length=config.data.max_length
         ),
+        groups=groups,
     )
+    trainer.packing_collator = attach(PackingCollator())
     trainer.console.print(data.report)
     return trainer
+
+
+def _as_it_is(collate: Collate) -> Collate:
+    """A collator to which nothing is added."""
+    return collate
 
 
 def prepare_output_dir(output_dir: Path, resuming: bool, overwrite: bool) -> None:
@@ -142,6 +215,10 @@ def write_run_file(output_dir: Path, config: TrainConfig) -> None:
         "base": _settings(config.base),
         "adapter": _settings(config.adapter),
         "data": _settings(config.data),
+        "vision": _settings(config.vision),
+        "conditioner": _settings(config.conditioner),
+        "start_from": config.start_from,
+        "groups": [_settings(group) for group in config.groups],
         "training": config.training.to_dict(),
     }
     text = json.dumps(content, indent=1, default=str)

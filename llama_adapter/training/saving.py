@@ -8,13 +8,13 @@ layer does not know losses or schedules.
 """
 
 import shutil
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import transformers
 from accelerate.utils import broadcast_object_list
-from peft import PeftModel
 from rich.console import Console
 from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
@@ -22,23 +22,33 @@ from transformers.trainer_utils import TrainOutput
 
 from llama_adapter.models import AdapterNotes, write_notes
 from llama_adapter.training import checkpoint as files
+from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.model_card import write_card
+from llama_adapter.training.parts import TrainedParts
 from llama_adapter.training.resume import check_same_adapter, choose_checkpoint, warn_about_changes
 
 
 class CheckpointingTrainer(transformers.Trainer):
     """Saves complete checkpoints or none, and resumes from the last complete one."""
 
-    def __init__(self, *args: Any, notes: AdapterNotes | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        notes: AdapterNotes | None = None,
+        groups: ParameterGroups | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Set up as the host class does.
 
         Args:
             *args: As for ``transformers.Trainer``.
             notes: What is saved beside the adapter for generation.
+            groups: Which parts train on which records, found in the model; None for all on all.
             **kwargs: As for ``transformers.Trainer``.
         """
         super().__init__(*args, **kwargs)
         self.notes = notes or AdapterNotes()
+        self.groups = groups or ParameterGroups(self.parts)
         self.console = Console(quiet=not self.is_world_process_zero())
         self._staging: Path | None = None
         self._to_push: list[str] = []
@@ -47,6 +57,11 @@ class CheckpointingTrainer(transformers.Trainer):
     def unwrapped(self) -> nn.Module:
         """The model without what accelerate put around it."""
         return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def parts(self) -> TrainedParts:
+        """The parts of the model."""
+        return TrainedParts.of(self.unwrapped)
 
     def train(
         self,
@@ -74,20 +89,54 @@ class CheckpointingTrainer(transformers.Trainer):
         chosen = broadcast_object_list(chosen)
         if chosen[0] is not None:
             path = Path(chosen[0])
-            if isinstance(self.model, PeftModel):
-                check_same_adapter(path, self.model.active_peft_config)
+            if self.parts.adapter is not None:
+                check_same_adapter(path, self.parts.adapter.active_peft_config)
+            self.parts.check_same_beside(path)
             warn_about_changes(path, self._facts())
         return chosen[0]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapter (no base weights) with its README and what generation needs to know."""
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save and isinstance(self.model, PeftModel):
+        if self.args.should_save and self.parts.adapter is not None:
             folder = Path(output_dir or self.args.output_dir or ".")
-            config = self.model.active_peft_config
+            config = self.parts.adapter.active_peft_config
             base = self.notes.base or config.base_model_name_or_path or "the base model"
-            write_card(folder, base, str(config.peft_type), self.notes.template)
+            write_card(
+                folder, base, str(config.peft_type), self.notes.template, self.parts.conditioner is not None
+            )
             write_notes(folder, self.notes)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Let the host save the adapter, then what belongs beside it."""
+        with self._adapter_alone():
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.parts.save_beside(Path(output_dir or self.args.output_dir or "."))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Let the host load the adapter, then load what lies beside it."""
+        if self.parts.conditioner is not None:
+            model = self.parts.language_model
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.parts.load_beside(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        """Likewise, at the end of a run."""
+        with self._adapter_alone():
+            super()._load_best_model()
+        self.parts.load_beside(Path(self.state.best_model_checkpoint or ""))
+
+    @contextmanager
+    def _adapter_alone(self) -> Iterator[None]:
+        """Inside, the host sees only the part of the model that it knows how to save and load."""
+        whole = self.model
+        if self.parts.conditioner is not None:
+            self.model = self.parts.language_model
+        try:
+            yield
+        finally:
+            self.model = whole
 
     def save_adapter(self, folder: Path) -> None:
         """Save the final adapter, as complete or absent as a checkpoint."""
@@ -152,7 +201,11 @@ class CheckpointingTrainer(transformers.Trainer):
             "world_size": self.args.world_size,
             "per_device_train_batch_size": self.args.per_device_train_batch_size,
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
-            **{name: getattr(self.args, name, None) for name in ("batching", "tokens_per_batch")},
+            **{
+                name: getattr(self.args, name, None)
+                for name in ("batching", "tokens_per_batch", "epoch_parts")
+            },
+            "groups": [[records, sorted(members)] for records, members in self.groups.members],
             "data_seed": self.args.data_seed,
             "train_records": len(data) if isinstance(data, Sized) else None,
         }

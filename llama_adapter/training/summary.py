@@ -7,11 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from rich.table import Table
-from torch import nn
 from transformers import SchedulerType
 
+from llama_adapter.conditioning.files import CONDITIONER_FILE
 from llama_adapter.data.tensor_store import readable_bytes
 from llama_adapter.models import parameter_counts
 from llama_adapter.training.decay import decay_summary
@@ -25,11 +24,15 @@ def start_table(trainer: Trainer) -> Table:
     devices = f"{args.world_size} x {args.device.type}"
     table = _table("Training")
     table.add_row("device", f"{devices}, mixed precision {args.mixed_precision}")
-    if quantised := getattr(_base(trainer), "quantization_report", None):
+    adapter = trainer.parts.adapter
+    base = trainer.unwrapped if adapter is None else adapter.get_base_model()
+    if quantised := getattr(base, "quantization_report", None):
         table.add_row("base", str(quantised))
     table.add_row(
         "parameters", f"{trainable:,} trainable of {total:,} ({100 * trainable / max(total, 1):.3f} %)"
     )
+    if len(parts := trainer.parts.trainable()) > 1:
+        table.add_row("trainable parts", ", ".join(f"{name} {count:,}" for name, count in parts.items()))
     _add_batches(table, trainer)
     table.add_row("learning rate", _learning_rate(trainer))
     decayed = trainer.get_decay_parameter_names(trainer.unwrapped)
@@ -50,7 +53,11 @@ def _add_batches(table: Table, trainer: Trainer) -> None:
     """How large a step is, and how much of it is padding where that is planned."""
     args, batches = trainer.args, trainer.train_batches
     parts = f"x {args.world_size} devices x {args.gradient_accumulation_steps} accumulated"
-    if batches is None:
+    if trainer.groups.joint:
+        table.add_row("steps", "each with records of one kind: with an image, or without")
+    if args.epoch_parts > 1:
+        table.add_row("epoch", f"a {args.epoch_parts}th of the data")
+    if batches is None or batches.rules.tokens is None:
         table.add_row(
             "rows per step", f"{args.rows_per_step} = {args.per_device_train_batch_size} per device {parts}"
         )
@@ -99,8 +106,9 @@ def end_table(trainer: Trainer, adapter: Path) -> Table:
         kind = "allocated on the GPU" if trainer.args.device.type == "cuda" else "resident, weights included"
         table.add_row("peak memory", f"{last['peak_memory_gib']:.2f} GiB {kind}")
     _add_lower_layers(table, trainer)
-    size = sum(file.stat().st_size for file in adapter.glob("adapter_model.*"))
-    table.add_row("adapter", f"{adapter} ({size / 2**20:.2f} MiB)")
+    for name, pattern in (("adapter", "adapter_model.*"), ("conditioner", CONDITIONER_FILE)):
+        if sizes := [file.stat().st_size for file in adapter.glob(pattern)]:
+            table.add_row(name, f"{adapter} ({sum(sizes) / 2**20:.2f} MiB)")
     return table
 
 
@@ -111,11 +119,6 @@ def _add_lower_layers(table: Table, trainer: Trainer) -> None:
         size = readable_bytes(cache.store.num_bytes)
         share = f"skipped for {100 * cache.total.rate:.0f} % of records"
         table.add_row("lower layers", f"{share}, {size} in {cache.folder}")
-
-
-def _base(trainer: Trainer) -> nn.Module:
-    model = trainer.unwrapped
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _learning_rate(trainer: Trainer) -> str:

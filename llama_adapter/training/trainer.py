@@ -46,7 +46,10 @@ from llama_adapter.training.schedule import EpochClock, PublishedSchedule, step_
 OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "_get_grad_norm": ("model", "grad_norm"),
     "_get_output_dir": ("trial",),
+    "_load_best_model": (),
+    "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
     "_push_from_checkpoint": ("checkpoint_folder",),
+    "_save": ("output_dir", "state_dict"),
     "_save_checkpoint": ("model", "trial"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
     "create_scheduler": ("num_training_steps", "optimizer"),
@@ -113,11 +116,13 @@ class Trainer(LayerCachingTrainer):
         warn_about_loss_path(self.args)
         self.meter = ThroughputMeter()
         self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"
-        self._flops = training_flops(self.unwrapped)
+        self._flops = training_flops(self.parts.language_model)
         self._likelihood = AnswerLikelihood()
         self._loss = LabelledLoss(self.args.loss_kernel, self.args.loss_chunk_rows, self.args.torch_compile)
         self._undo_checkpointing: Callable[[], None] = lambda: None
         self._step_tokens = (0, 0, 0)
+        self.step_sees = False
+        """Whether a record of the optimiser step has an image, on any rank."""
         self._step_records: list[str] = []
         self._scaler_watch: ScalerWatch | None = None
         self._batches_per_epoch: int | None = None
@@ -176,10 +181,11 @@ class Trainer(LayerCachingTrainer):
         kept_here = ("labels", "record_id", "record_index")
         passed = {name: value for name, value in inputs.items() if name not in kept_here}
         passed.update(packed_inputs(inputs))
+        language_model = self.parts.language_model
         if all_logits:
             outputs = model(**passed)
             return outputs, positions.losses(outputs.logits, label_smoothing), positions
-        outputs, losses = self._loss(model, passed, positions, self.unwrapped, label_smoothing)
+        outputs, losses = self._loss(model, passed, positions, language_model, label_smoothing)
         return outputs, losses, positions
 
     def _auxiliary_loss(self, outputs: Any) -> Float[Tensor, ""] | float:
@@ -187,7 +193,7 @@ class Trainer(LayerCachingTrainer):
         auxiliary = getattr(outputs, "aux_loss", None)
         if auxiliary is None:
             return 0.0
-        config: Any = self.unwrapped.config
+        config: Any = self.parts.language_model.config
         weighted = getattr(config.get_text_config(), "router_aux_loss_coef", 0.0) * auxiliary
         if self.args.loss_reduction == "token":
             return weighted / self.current_gradient_accumulation_steps
@@ -204,14 +210,27 @@ class Trainer(LayerCachingTrainer):
                 sum(_token_count(batch) for batch in batches),
                 sum(labelled_count(batch["labels"]) for batch in batches),
                 sum(batch["labels"].numel() for batch in batches),
+                sum(_sees(batch) for batch in batches),
             ],
             device=device,
         )
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.gather(counts[None]).sum(dim=0) // self.get_tp_size()
         self._step_tokens = (int(counts[0]), int(counts[1]), int(counts[2]))
+        self.step_sees = bool(counts[3])
         self._step_records = [name for batch in batches for name in batch.get("record_id", [])]
         return batches, counts[1].clamp(min=1)
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Int[Tensor, ""] | int | None = None,
+    ) -> Float[Tensor, ""]:
+        """One micro-batch; parts that do not train on the records of this step get no gradient."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.groups.drop_gradients(self.step_sees)
+        return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient norm, which also stops the run when it is not finite.
@@ -384,9 +403,9 @@ class Trainer(LayerCachingTrainer):
         scaler = self.accelerator.scaler if self.args.stop_on_non_finite else None
         self._scaler_watch = None if scaler is None else ScalerWatch(scaler.get_scale())
         self._undo_checkpointing = apply_checkpointing(
-            self.unwrapped, self.args.checkpointing, self.args.checkpointing_every
+            self.parts.language_model, self.args.checkpointing, self.args.checkpointing_every
         )
-        disable = getattr(self.unwrapped, "disable_input_require_grads", None)
+        disable = getattr(self.parts.language_model, "disable_input_require_grads", None)
         if self.args.activation_checkpointing and disable is not None:
             disable()
 
@@ -397,6 +416,11 @@ class Trainer(LayerCachingTrainer):
         tokens, labelled, padded = self._step_tokens
         flops = self._flops.of(tokens, labelled) - self.skipped_flops()
         self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))
+
+
+def _sees(batch: dict[str, Any]) -> bool:
+    """Whether a batch has records with images; a row that only keeps a rank busy is no record."""
+    return batch.get("record_id") != [] and ("features" in batch or "has_image" in batch)
 
 
 def _token_count(batch: dict[str, Any]) -> int:

@@ -8,9 +8,10 @@ Dimensions: B images, N tokens, C width of all levels together, S height, T widt
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 from llama_adapter.conditioning.base import join_levels
 from llama_adapter.data.feature_cache import FeatureCache, FeatureIdentity, FeatureTable
 from llama_adapter.data.identity import encoder_identity
+from llama_adapter.data.images import read_image
 from llama_adapter.errors import UserError
+from llama_adapter.lazy import needed
 from llama_adapter.vision.config import VisionConfig
-from llama_adapter.vision.images import read_image
 from llama_adapter.vision.open_clip_tower import load_open_clip
-from llama_adapter.vision.packages import needed
 from llama_adapter.vision.timm_tower import load_timm
 from llama_adapter.vision.tower import ImageTransform, Tower
 from llama_adapter.vision.transformers_tower import load_transformers
@@ -73,8 +74,8 @@ class VisionEncoder(nn.Module):
             tuple(tokens[level] for level in self.levels), tuple(pooled[level] for level in self.levels)
         )
 
-    def pixels(self, paths: Sequence[str | Path]) -> Float[Tensor, "B 3 S T"]:
-        """Images from files, preprocessed.
+    def pixels(self, paths: Sequence[Any]) -> Float[Tensor, "B 3 S T"]:
+        """Images from files, or pictures of Pillow, preprocessed.
 
         Raises:
             UserError: a file is no image.
@@ -92,8 +93,8 @@ class VisionEncoder(nn.Module):
             return join_levels(output.tokens)
         return torch.cat(output.pooled, dim=-1)[:, None]
 
-    def encode(self, paths: Sequence[str | Path]) -> Float[Tensor, "B N C"]:
-        """Features of image files, as one batch."""
+    def encode(self, paths: Sequence[Any]) -> Float[Tensor, "B N C"]:
+        """Features of image files, or pictures of Pillow, as one batch."""
         return self.select(self(self.pixels(paths)))
 
     @property
@@ -124,10 +125,18 @@ class VisionEncoder(nn.Module):
     @cached_property
     def feature_shape(self) -> tuple[int, int]:
         """Tokens N and width C of one image's features."""
-        blank = needed("PIL.Image", "pillow").new("RGB", (64, 64))
-        pixels = self.transform.apply(blank)[None]
-        tokens, width = self.select(self(pixels)).shape[1:]
+        tokens, width = self.select(self(self._blank()[None])).shape[1:]
         return tokens, width
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height S and width T of a preprocessed square image, in pixels."""
+        height, width = self._blank().shape[1:]
+        return height, width
+
+    def _blank(self) -> Float[Tensor, "3 S T"]:
+        """A black square, preprocessed."""
+        return self.transform.apply(needed("PIL.Image", "pillow").new("RGB", (64, 64)))
 
 
 def load_encoder(config: VisionConfig) -> VisionEncoder:
@@ -140,6 +149,20 @@ def load_encoder(config: VisionConfig) -> VisionEncoder:
         _log.warning("%r has random weights. Set weights to use trained ones.", config.name_or_path)
     tower, transform = _LOADERS[config.kind](config)
     return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
+
+
+def empty_encoder(config: VisionConfig) -> VisionEncoder:
+    """The encoder that a config names without the content of its weights, on the meta device.
+
+    Raises:
+        UserError: its settings cannot be read, or it has not what is asked for.
+    """
+    if config.kind == "transformers":
+        tower, transform = load_transformers(config, empty=True)
+        return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
+    local = config.name_or_path.startswith(_WITH_WEIGHTS)
+    bare, transform = _LOADERS[config.kind](config if local else replace(config, weights=None))
+    return VisionEncoder(bare.to("meta", getattr(torch, config.dtype)), transform, config)
 
 
 def _is_random(config: VisionConfig) -> bool:

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_adapter.errors import UserError
+from llama_adapter.lazy import needed
 from llama_adapter.vision.config import VisionConfig
-from llama_adapter.vision.packages import needed
 from llama_adapter.vision.tower import ImageTransform, Tower, TowerOutput, as_tokens, describe, with_prefix
 
 

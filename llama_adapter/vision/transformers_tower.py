@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_adapter.errors import UserError
+from llama_adapter.lazy import needed
 from llama_adapter.vision.config import VisionConfig
-from llama_adapter.vision.packages import needed
 from llama_adapter.vision.tower import ImageTransform, Tower, TowerOutput
 
 
@@ -71,8 +72,12 @@ class TransformersTower(Tower):
         return TowerOutput({index: found.hidden_states[index + 1] for index in inner}, last, pooled)
 
 
-def load_transformers(config: VisionConfig) -> tuple[TransformersTower, ImageTransform]:
+def load_transformers(config: VisionConfig, empty: bool = False) -> tuple[TransformersTower, ImageTransform]:
     """An encoder of transformers with its preprocessing.
+
+    Args:
+        config: which one.
+        empty: on the meta device, its weights not read.
 
     Raises:
         UserError: the model cannot be read, is of another family, or has no projection.
@@ -87,7 +92,7 @@ def load_transformers(config: VisionConfig) -> tuple[TransformersTower, ImageTra
                 f"encoder known here. Use one of {sorted(_FAMILIES)}, or the kind timm or open_clip."
             )
         family = _FAMILIES[name]
-        model = _complete(config, family, _vision_settings(settings))
+        model = _model(config, family, _vision_settings(settings), empty)
     except (OSError, ImportError, RuntimeError) as error:
         raise UserError(
             f"{config.name_or_path!r} cannot be loaded: {' '.join(str(error).split())} "
@@ -106,8 +111,8 @@ def _vision_settings(settings: Any) -> Any:
     return vision
 
 
-def _complete(config: VisionConfig, family: _Family, settings: Any) -> Any:
-    """The encoder, all weights from the checkpoint.
+def _model(config: VisionConfig, family: _Family, settings: Any, empty: bool) -> Any:
+    """The encoder, all weights from the checkpoint, or without content.
 
     Raises:
         UserError: there is no such class, or weights are missing.
@@ -117,6 +122,9 @@ def _complete(config: VisionConfig, family: _Family, settings: Any) -> Any:
         raise UserError(
             f"projection=True does not go with {config.name_or_path!r}, which has none. Set it to False."
         )
+    if empty:
+        with torch.device("meta"):
+            return getattr(transformers, class_name)(settings)
     model, report = getattr(transformers, class_name).from_pretrained(
         config.name_or_path, config=settings, dtype=config.dtype, output_loading_info=True
     )

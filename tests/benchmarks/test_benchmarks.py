@@ -10,6 +10,7 @@ from benchmarks import (
     batches,
     checkpointing,
     decoding,
+    decoding_peft,
     loss_kernel,
     matmul_share,
     product_step,
@@ -105,6 +106,7 @@ def test_all_ways_to_compute_the_loss_agree():
 def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("training_step", training_step.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("decoding", decoding.run(2, 2, tiny_base, new_tokens=2), tmp_path)
+    write("decoding_peft", decoding_peft.run(2, 2, tiny_base, new_tokens=2), tmp_path)
     write(
         "product_step",
         product_step.run(2, 2, tiny_base, (((1, 8), torch.float32), ((2, 4), torch.bfloat16))),
@@ -122,7 +124,8 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
         "adapters_per_row": 1,
         "batches": 3,
         "checkpointing": 3,
-        "decoding": 5,
+        "decoding": 3,
+        "decoding_peft": 2,
         "loss_kernel": len(loss_kernel.kernels(shape)) - 1,
         "matmul_share": 1,
         "product_step": 6,

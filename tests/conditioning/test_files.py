@@ -31,9 +31,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     save_conditioner(small("visual_queries"), tmp_path)
     settings = tmp_path / SETTINGS_FILE
     settings.write_text(settings.read_text().replace('"depth": 2', '"depth": 3'))
-    with pytest.raises(
-        UserError, match=r"do not fit their settings: .*visual_blocks.2.*Use the conditioner_con"
-    ):
+    with pytest.raises(UserError, match=r"do not fit their settings: .*visual_blocks.2.*Use the config.json"):
         load_conditioner(tmp_path)
     settings.write_text("{")
     with pytest.raises(UserError, match="cannot be read"):

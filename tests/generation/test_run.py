@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,12 @@ import torch
 from llama_adapter import ZeroInitConfig
 from llama_adapter.cli import main
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
+from llama_adapter.multimodal import ImageConditionedModel
+from llama_adapter.multimodal import ImageConditionedProcessor as Processor
+from tests.multimodal.seeing import make_folder
+from tests.vision.tiny_encoders import draw
+
+TEXT = {"type": "text", "text": "Say"}
 
 
 @pytest.fixture
@@ -144,3 +151,117 @@ def test_wrong_input_leaves_with_2_and_one_message(generate, tmp_path, arguments
     assert code == 2
     assert said in streams.err
     assert "Traceback" not in streams.err
+
+
+# Images
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    """A folder with an adapter that sees, and two pictures beside it."""
+    folder = make_folder(tmp_path_factory.mktemp("seeing"))
+    return folder, draw(folder.parent, 2)
+
+
+@pytest.fixture
+def show(seeing, capsys):
+    def run(*arguments):
+        code = main(["generate", "--adapter", str(seeing[0]), "--max-new-tokens", "8", *arguments])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_an_adapter_needs_nothing_but_its_folder_and_an_image(show, seeing):
+    _, (first, second) = seeing
+    one = show("--prompt", "Say", "--image", first)[1].out
+    two = show("--prompt", "Say", "--image", second)[1].out
+    bare = show("--prompt", "Say")[1].out
+    assert len({one, two, bare}) == 3
+    words = ["--prompt", "Say", "--prompt", "Say"]
+    assert show(*words, "--image", first, "--image", second)[1].out == one + two
+    assert show(*words, "--image", first)[1].out == one + one
+    model, processor = (kind.from_pretrained(seeing[0]) for kind in (ImageConditionedModel, Processor))
+    message = {"role": "user", "content": [{"type": "image", "path": first}, {"type": "text", "text": "Say"}]}
+    batch = processor.apply_chat_template([message], tokenize=True)
+    new = model.generate(**batch, max_new_tokens=8, do_sample=False)[0, batch["input_ids"].shape[1] :]
+    assert processor.decode(new, skip_special_tokens=True) == one.removesuffix("\n")
+
+
+def test_records_name_their_images(show, seeing, tmp_path):
+    (tmp_path / "p").mkdir()
+    for path in seeing[1]:
+        shutil.copy(path, tmp_path / "p")
+    records = [
+        {"prompt": "Say", "image": "p/0.png"},
+        {"conversations": [{"from": "human", "value": "<image>\nSay"}], "image": "p/1.png"},
+        {"prompt": "Say"},
+        {"messages": [{"role": "user", "content": [{"type": "image", "image": "p/0.png"}, TEXT]}]},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    for more in ([], ["--feature-cache", "cache"], ["--feature-cache", "cache", "--batch-size", "1"]):
+        assert show("--prompt-file", "q.jsonl", "--output", "a.jsonl", *more)[0] == 0
+        rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+        want = [show("--prompt", "Say", "--image", path)[1].out[:-1] for path in seeing[1]]
+        assert [row["answer"] for row in rows[:2]] == want
+        assert [row["answer"] for row in rows[2:]] == [show("--prompt", "Say")[1].out[:-1], want[0]]
+        assert [row.get("image") for row in rows] == ["p/0.png", "p/1.png", None, "p/0.png"]
+
+
+def test_adapters_that_see_and_others_share_a_file(seeing, tiny_base, tmp_path, capsys):
+    folder, (path, _) = seeing
+    blind = attach_adapter(
+        load_base(BaseModelConfig(name_or_path=str(folder.parent / "base"))), ZeroInitConfig(prompt_length=3)
+    )
+    blind.save_pretrained(tmp_path / "blind")
+    other = make_folder(folder.parent, seed=1)
+    words = ["generate", "--max-new-tokens", "8", "--adapter", f"a={folder}", "--adapter", f"b={other}"]
+    words += ["--adapter", "blind=blind"]
+    records = [{"prompt": "Say", "image": path, "adapter": name} for name in "aba"]
+    records += [{"prompt": "Say", "adapter": "blind"}, {"prompt": "Say", "adapter": "base"}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert main([*words, "--prompt-file", "q.jsonl", "--output", "a.jsonl"]) == 0
+    rows = [json.loads(line)["answer"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert rows[0] == rows[2]
+    capsys.readouterr()
+    for name, answer in (("a", rows[0]), ("b", rows[1])):
+        assert main([*words, "--use", name, "--prompt", "Say", "--image", path]) == 0
+        assert capsys.readouterr().out.removesuffix("\n") == answer
+    records[3]["image"] = path
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert main([*words, "--prompt-file", "q.jsonl"]) == 2
+    assert "'blind', which has no conditioner and sees none. Use an adapter" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_shown_are_said(show, generate, seeing, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG no")
+    (tmp_path / "q.jsonl").write_text('{"prompt": "a", "image": "none.png"}')
+    (tmp_path / "two.jsonl").write_text('{"prompt": "a", "images": ["bad.png", "bad.png"]}')
+    for words, said in (
+        (["--prompt", "a", "--image", "bad.png"], "'bad.png' cannot be read as an image"),
+        (["--prompt", "a", "--image", "a", "--image", "b"], "2 images came for 1 prompts. Use one for all"),
+        (["--prompt-file", "q.jsonl"], "q.jsonl:1: the image 'none.png' does not exist. Use a path"),
+        (["--prompt-file", "two.jsonl"], "two.jsonl:1: names 2 images"),
+        (["--prompt-file", "q.jsonl", "--image", "bad.png"], "Use the field `image` of its records"),
+    ):
+        code, streams = show(*words)
+        assert code == 2
+        assert said in streams.err
+    code, streams = generate("--prompt", "a", "--image", seeing[1][0])
+    assert code == 2
+    assert "prompt:1: the image" in streams.err
+    assert "for 'base', which has no conditioner" in streams.err
+
+
+def test_a_chat_looks_at_an_image(seeing, monkeypatch, capsys):
+    folder, (first, second) = seeing
+    lines = ["Say", f"/image {second}", "Say", "/image none.png", "/image", "Say"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    words = ["--adapter", str(folder), "--max-new-tokens", "8", "--template", "chat"]
+    assert main(["generate", *words, "--interactive", "--image", first]) == 0
+    said = capsys.readouterr().out
+    for more in (["--image", first], ["--image", second], []):
+        assert main(["generate", *words, "--prompt", "Say", *more]) == 0
+        assert capsys.readouterr().out in said
+    assert "'none.png' cannot be read as an image" in said
+    assert "without an image" in said

@@ -83,7 +83,7 @@ def test_base_comes_from_the_adapter_when_it_is_not_given(tiny_base, adapters, t
     silent = tmp_path / "silent"
     silent.mkdir()
     (silent / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
-    with pytest.raises(UserError, match="'silent' does not say which base"):
+    with pytest.raises(UserError, match="silent' does not say which base"):
         session(adapter=[str(silent)])
 
 

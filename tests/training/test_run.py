@@ -15,6 +15,8 @@ from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_adapter, load_base, load_tokenizer, read_notes
 from llama_adapter.training import TrainConfig, TrainingConfig, build_trainer, train
 from llama_adapter.training import checkpoint as files
+from tests.training.image_runs import write_records
+from tests.vision.tiny_encoders import config_of
 
 # peft warns when a LoRA config gets its own default explicitly, which is how jsonargparse creates it.
 hands_every_default_over = pytest.mark.filterwarnings("ignore:`loftq_config` specified:UserWarning")
@@ -188,16 +190,39 @@ def test_every_example_is_a_config(file, tmp_path):
     assert settings.data.train
 
 
+def make_images_tiny(content, folder):
+    """An example with images on a tiny encoder, two layers and a few pictures; one row per step."""
+    vision = content["vision"]
+    sees = config_of("clip", folder, projection=vision.get("projection", False))
+    vision |= {"kind": "transformers", "name_or_path": sees.name_or_path, "levels": [-1]}
+    vision.pop("weights", None)
+    if content["conditioner"]["kind"] == "visual_queries":
+        content["conditioner"] |= {"width": 8, "depth": 1, "num_heads": 2, "mlp_width": 16}
+    if "early_layers" in content["conditioner"]:
+        content["conditioner"]["early_layers"] = 1
+    for group in content.get("groups", []):
+        group["parts"] = [part.replace("[0:8]", "[0:1]").replace("[12:]", "[1:]") for part in group["parts"]]
+    content.pop("start_from", None)  # an adapter folder of another example
+    content["data"].pop("feature_cache")
+    content["data"]["max_length"] = 512  # a token of the tiny model is a byte
+    rows = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    shorter = {"epoch_parts": 2, "num_train_epochs": 6} if "pretrain" in content["training"]["preset"] else {}
+    content["training"] |= rows | shorter
+    return write_records(folder)
+
+
 @hands_every_default_over
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_example_runs_on_a_tiny_model(file, tmp_path, chat_base_dir, data_file):
     content = yaml.safe_load(file.read_text())
+    if "vision" in content:
+        data_file = make_images_tiny(content, tmp_path)
     content["base"] = {"name_or_path": str(chat_base_dir)}
     content["data"] |= {"train": [{"path": str(data_file)}], "cache_dir": str(tmp_path / "cache")}
     if content["data"].get("evaluation"):
         content["data"]["evaluation"] = [{"path": str(data_file), "rows": "0:3"}]
     if "prompt_layers" in content["adapter"]:
-        content["adapter"]["prompt_layers"] = 1
+        content["adapter"]["prompt_layers"] = 2 if "early_layers" in content.get("conditioner", {}) else 1
     content["training"] |= {"output_dir": str(tmp_path / "run"), "use_cpu": True}
     if "preset" not in content["training"]:  # a preset's warm-up needs its epochs
         content["training"]["max_steps"] = 2

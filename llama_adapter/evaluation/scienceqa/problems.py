@@ -7,41 +7,14 @@ stay unknown, and what depends on them is not scored. It does not know prompts o
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_json
 from llama_adapter.evaluation.predictions import listed
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One multiple-choice question."""
-
-    id: str
-    """The problem id, `pid`."""
-    question: str
-    """What is asked."""
-    choices: list[str]
-    """The options, in order."""
-    answer: int
-    """Index of the right option, from 0."""
-    hint: str = ""
-    """Context in words; may be empty."""
-    has_image: bool = False
-    """Whether a picture belongs to it."""
-    image: str | None = None
-    """Where the picture is, if it is a file here."""
-    subject: str | None = None
-    """`natural science`, `social science` or `language science`."""
-    grade: int | None = None
-    """School grade, 1 to 12; None where the source does not say."""
-    lecture: str = ""
-    """Background, for prompts that ask for an explanation."""
-    solution: str = ""
-    """Explanation of the answer."""
+from llama_adapter.scienceqa import Problem, problem_of
 
 
 def read_problems(
@@ -67,7 +40,8 @@ def read_problems(
         for pid, row in _rows(source, split):
             if pid in found:
                 raise UserError(f"{source}: the problem {pid!r} came before. Use every question once.")
-            found[pid] = _problem(pid, row, base, split, source)
+            problem = problem_of(pid, row, source)
+            found[pid] = replace(problem, image=_image_file(problem.image, pid, base, split))
     if splits is not None:
         wanted = _split_ids(splits, split)
         found = {pid: found[pid] for pid in wanted if pid in found}
@@ -103,45 +77,9 @@ def _split_ids(path: str, split: str) -> list[str]:
     return [str(pid) for pid in content[split]]
 
 
-def _problem(pid: str, row: dict[str, Any], images: Path, split: str, source: str) -> Problem:
-    """One question from its record."""
-    place = f"{source}: problem {pid}"
-    choices, answer = row.get("choices"), row.get("answer")
-    if not isinstance(row.get("question"), str) or not isinstance(choices, list) or len(choices) < 2:
-        raise UserError(f"{place}: {str(row)[:80]!r} is no question. Add question and two or more choices.")
-    if not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise UserError(
-            f"{place}: answer is {answer!r} for {len(choices)} choices. Use the index of one, from 0."
-        )
-    image = row.get("image")
-    return Problem(
-        id=pid,
-        question=row["question"],
-        choices=[str(choice) for choice in choices],
-        answer=answer,
-        hint=row.get("hint") or "",
-        has_image=bool(image),
-        image=_image_file(image, pid, images, split),
-        subject=row.get("subject"),
-        grade=_grade(row.get("grade"), place),
-        lecture=row.get("lecture") or "",
-        solution=row.get("solution") or "",
-    )
-
-
-def _image_file(image: Any, pid: str, images: Path, split: str) -> str | None:
+def _image_file(image: str | None, pid: str, images: Path, split: str) -> str | None:
     """Where a picture is: beside the questions, or in the official folder, one folder per question."""
-    if not isinstance(image, str) or not image:
+    if image is None:
         return None
     places = [images / image, images / split / pid / image, images / pid / image, images / Path(image).name]
     return str(next((place for place in places if place.is_file()), places[0]))
-
-
-def _grade(grade: Any, place: str) -> int | None:
-    """`grade7` -> 7."""
-    if grade is None:
-        return None
-    text = str(grade).removeprefix("grade")
-    if not text.isdigit() or not 1 <= int(text) <= 12:
-        raise UserError(f"{place}: grade is {grade!r}. Use grade1 to grade12.")
-    return int(text)

@@ -17,9 +17,9 @@ from llama_adapter.evaluation.files import read_json
 from llama_adapter.evaluation.letters import LETTERS, read_option
 from llama_adapter.evaluation.options import OptionsConfig
 from llama_adapter.evaluation.results import Row, Scores, share
-from llama_adapter.evaluation.scienceqa.problems import Problem, read_problems
-from llama_adapter.evaluation.scienceqa.prompts import Format, build_candidates, build_prompt
+from llama_adapter.evaluation.scienceqa.problems import read_problems
 from llama_adapter.evaluation.task import Question, run
+from llama_adapter.scienceqa import Format, Problem, build_candidates, build_prompt
 
 SPLIT_SIZES = {"train": 12726, "val": 4241, "validation": 4241, "test": 4241}
 """Questions of the official splits."""

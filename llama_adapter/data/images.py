@@ -5,21 +5,23 @@ Transparency is dropped, not painted over, as the encoders' own programs do it.
 
 import struct
 import zlib
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from llama_adapter.errors import UserError
-from llama_adapter.vision.packages import needed
+from llama_adapter.lazy import needed
 
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error, zlib.error)
 """What Pillow raises for files that are no images, or damaged ones."""
 
 
-def read_image(path: str | Path, channels: str = "rgb") -> Any:
+def read_image(path: Any, channels: str = "rgb") -> Any:
     """A ``PIL.Image`` of three colours, turned upright as its EXIF data say.
 
     Args:
-        path: an image file of any type that Pillow reads.
+        path: an image file of any type that Pillow reads, such a file opened, or a picture of Pillow.
         channels: ``rgb`` or ``bgr``, the order of the colours.
 
     Raises:
@@ -27,7 +29,7 @@ def read_image(path: str | Path, channels: str = "rgb") -> Any:
     """
     pil, operations = needed("PIL.Image", "pillow"), needed("PIL.ImageOps", "pillow")
     try:
-        with pil.open(path) as image:
+        with nullcontext(path) if isinstance(path, pil.Image) else pil.open(path) as image:
             upright = operations.exif_transpose(image)
             if upright.mode == "P" and "transparency" in upright.info:
                 upright = upright.convert("RGBA")  # on the direct way Pillow warns
@@ -39,3 +41,23 @@ def read_image(path: str | Path, channels: str = "rgb") -> Any:
     if channels == "bgr":
         picture = pil.merge("RGB", picture.split()[::-1])
     return picture
+
+
+def image_problem(paths: Sequence[str], decode: bool = False) -> str:
+    """Why a record's images cannot be used by a model that sees one per record; empty if they can.
+
+    Args:
+        paths: of a record.
+        decode: whether to read the file, too, instead of only looking whether it is there.
+    """
+    if len(paths) > 1:
+        return f"it names {len(paths)} images ({list(paths)}); it must name one at most"
+    for path in paths:
+        if not Path(path).is_file():
+            return f"its image {path!r} is not there; data.media_folder of its source says where images lie"
+        if decode:
+            try:
+                read_image(path)
+            except UserError as error:
+                return str(error)
+    return ""

@@ -1,7 +1,6 @@
 import pytest
 
-from llama_adapter.evaluation.scienceqa.problems import Problem
-from llama_adapter.evaluation.scienceqa.prompts import build_answer, build_prompt
+from llama_adapter.scienceqa import Problem, build_answer, build_prompt
 
 PROBLEM = Problem(
     "1", "Which way?", ["north", "south"], 1, hint="A map.", lecture="Long ago.", solution="See."

@@ -7,14 +7,16 @@ LLaMA2-Accessory's annotation files, and `plain` the question with its options. 
 """
 
 from collections.abc import Callable
+from string import ascii_uppercase as LETTERS
 from typing import Literal
 
-from llama_adapter.evaluation.letters import LETTERS
-from llama_adapter.evaluation.options import OptionForm
-from llama_adapter.evaluation.scienceqa.problems import Problem
+from llama_adapter.scienceqa.problem import Problem
 
 Format = Literal["CQM-A", "CQM-ALE", "CQM-LEA", "QCM-A", "QCM-ALE", "QCM-LEA", "accessory", "plain"]
 """The names of the formats."""
+
+OptionForm = Literal["auto", "letter", "text"]
+"""What stands for an option."""
 
 
 def build_prompt(problem: Problem, name: Format, caption: str = "") -> str:

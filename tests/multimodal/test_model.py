@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from llama_adapter import UserError
+from llama_adapter.adapters import prompt_context
 from llama_adapter.conditioning import make_conditioner
-from llama_adapter.models import BaseModelConfig
-from llama_adapter.multimodal import ENCODER_FILE, ImageConditionedModel
+from llama_adapter.models import BaseModelConfig, check_base
+from llama_adapter.multimodal import ImageConditionedModel
 from llama_adapter.vision import load_encoder
 from tests.adapters import tiny
 from tests.adapters.test_routing import padded, row, to_continue
@@ -163,7 +164,7 @@ def test_only_what_was_trained_is_saved_and_comes_back(kind, root, tmp_path):
     model = seeing(kind, root, early_layers=1)
     model.save_pretrained(tmp_path / "saved")
     names = {path.name for path in (tmp_path / "saved").iterdir()} - {"README.md"}
-    settings = {"adapter_config.json", "conditioner_config.json", ENCODER_FILE}
+    settings = {"adapter_config.json", "config.json"}
     assert names == {"adapter_model.safetensors", "conditioner.safetensors", *settings}
     given = {"input_ids": tiny.ids(), "pixel_values": images(2)}
     want = model(**given).logits
@@ -187,8 +188,9 @@ def test_the_adapter_names_its_base(root, tmp_path):
     given = {"input_ids": tiny.ids(), "pixel_values": images(2)}
     again = ImageConditionedModel.from_pretrained(tmp_path / "saved")
     torch.testing.assert_close(again(**given).logits, model(**given).logits)
-    (tmp_path / "saved" / ENCODER_FILE).write_text('{"sight": 1}')
-    with pytest.raises(UserError, match="vision_config.json' cannot be read: .*Delete it and pass"):
+    settings = tmp_path / "saved" / "config.json"
+    settings.write_text(settings.read_text().replace('"levels"', '"sight"'))
+    with pytest.raises(UserError, match="saved' cannot be used: .*Delete them there and pass"):
         ImageConditionedModel.from_pretrained(tmp_path / "saved")
 
 
@@ -208,3 +210,81 @@ def test_images_that_do_not_fit_are_named(root):
     model.encoder = None
     with pytest.raises(UserError, match="came to a model without encoder. Use one of"):
         model(tiny.ids(), pixel_values=pixels)
+
+
+# Several images, several adapters
+
+
+@torch.no_grad()
+def test_several_images_of_a_row_are_averaged(kind, root):
+    model, pixels, inputs = seeing(kind, root), images(3), padded(rows=3)
+    counts = torch.tensor([2, 0, 1])
+    got = model(**inputs, pixel_values=pixels, has_image=counts).logits
+    features = model.encoder.select(model.encoder(pixels))
+    torch.testing.assert_close(model(**inputs, features=features, has_image=counts).logits, got)
+    added = model.conditioner(features)
+    rows = torch.stack([added[:2].mean(0), torch.zeros_like(added[0]), added[2]])
+    with prompt_context(model.language_model, rows, present=counts > 0):
+        want = model.language_model(**inputs).logits
+    torch.testing.assert_close(got, want)
+    with pytest.raises(UserError, match="3 images came for 3 rows, whose numbers add up to 2"):
+        model(**inputs, pixel_values=pixels, has_image=torch.tensor([1, 0, 1]))
+
+
+def test_early_layers_see_averages_too(root):
+    model, inputs = seeing("visual_queries", root, early_layers=1), padded(rows=2)
+    with torch.no_grad():
+        one = model(**inputs, pixel_values=images(2)).logits
+        same = images(2).repeat_interleave(2, dim=0)
+        twice = model(**inputs, pixel_values=same, has_image=torch.tensor([2, 2])).logits
+    torch.testing.assert_close(one, twice)
+
+
+def test_text_alone_with_gradients_and_an_adapter_for_each_row(kind, root):
+    """The language model in evaluation mode, as routing wants it, while the conditioner trains."""
+    adapted = tiny.adapted(prompt_length=3, prompt_layers=[0, 1, 3])
+    model = seeing(kind, root, adapted)
+    model.conditioner.train()
+    output = model(tiny.ids(), adapter_names=["default", "__base__"])
+    output.logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.conditioner.parameters())
+    with torch.no_grad():
+        want = adapted(tiny.ids(), adapter_names=["default", "__base__"]).logits
+    torch.testing.assert_close(output.logits, want)
+
+
+@torch.no_grad()
+def test_generation_without_a_cache_and_without_padding(kind, root):
+    model, inputs = seeing(kind, root), to_continue(rows=3)
+    given = {"pixel_values": images(2), "has_image": torch.tensor([True, False, True])}
+    want = model.generate(**inputs, **given, **GREEDY)
+    assert torch.equal(model.generate(**inputs, **given, **GREEDY, use_cache=False), want)
+    for index in range(3):
+        bare = inputs["input_ids"][index][inputs["attention_mask"][index].bool()][None]
+        own = {"pixel_values": images(2)[index // 2][None]} if index != 1 else {}
+        alone = model.generate(input_ids=bare, attention_mask=torch.ones_like(bare), **own, **GREEDY)
+        assert torch.equal(alone[0, bare.shape[1] :], want[index, inputs["input_ids"].shape[1] :])
+    drawn = {**GREEDY, "do_sample": True, "num_return_sequences": 3}
+    torch.manual_seed(0)
+    several = model.generate(**inputs, **given, **drawn)
+    assert several.shape[0] == 9
+
+
+@torch.no_grad()
+def test_folders_of_before_are_read(root, tmp_path):
+    """Settings in files of their own, as the first versions wrote them."""
+    import json
+
+    model = seeing("visual_queries", root)
+    model.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "conditioner_config.json").write_text(json.dumps(content["conditioner"]))
+    (tmp_path / "vision_config.json").write_text(json.dumps(content["vision"]))
+    again = ImageConditionedModel.around(model.language_model, tmp_path, "saved").eval()
+    given = {"input_ids": tiny.ids(), "pixel_values": images(2)}
+    assert torch.equal(again(**given).logits, model(**given).logits)
+    with pytest.raises(UserError, match="holds no base model. It holds an adapter; give the base"):
+        check_base(str(tmp_path))
+    with pytest.raises(UserError, match="spin=3 came. Use some of"):
+        ImageConditionedModel.from_pretrained(tmp_path, spin=3)

@@ -1,0 +1,115 @@
+"""The batches of an epoch where rows are of kinds that must not meet, or an epoch is a part of the data.
+
+Rows of two kinds, such as those with an image and those without, never share an optimiser step: so each step
+can train what belongs to its kind. Each kind is planned for itself, its batches are cut into steps, and the
+steps of all kinds are shuffled. What is unusual: a *part* of an epoch counts as an epoch, as LLaMA-Adapter
+V2's stage on image-text pairs has it (fact sheet 07, section 2, ``split_epoch``): schedules, evaluation and
+checkpoints then count parts. What the kinds mean is not known here.
+
+Dimension letters: N rows.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int
+
+from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch
+from llama_adapter.data.lengths import Lengths
+from llama_adapter.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochLayout:
+    """How an epoch is laid out in optimiser steps.
+
+    Raises:
+        UserError: a number is below 1.
+    """
+
+    kinds: Int[np.ndarray, " N"] | None = None
+    """Kind of each row; None where all rows may meet."""
+    accumulation: int = 1
+    """Batches that each rank has in a step."""
+    parts: int = 1
+    """Into how many epochs one pass over the data is divided."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers without meaning."""
+        if self.accumulation < 1 or self.parts < 1:
+            raise UserError(
+                f"An epoch has accumulation={self.accumulation}, parts={self.parts}. Set both to at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The batches of every epoch, a pure function of these three and the epoch."""
+
+    lengths: Lengths
+    """Tokens of each row."""
+    rules: BatchRules
+    """What a batch may hold, and for how many ranks."""
+    layout: EpochLayout
+    """Kinds of rows and parts of an epoch."""
+
+    @cached_property
+    def count(self) -> int:
+        """Batches of an epoch over all ranks; the same in every epoch.
+
+        Raises:
+            UserError: an epoch is so small a part that it has no step.
+        """
+        if self.layout.kinds is None and self.layout.parts == 1:
+            return batches_per_epoch(self.lengths, self.rules)
+        steps = sum(self._counts) // self._step
+        if steps < self.layout.parts:
+            raise UserError(
+                f"{len(self.lengths)} rows make {steps} optimiser steps, too few for {self.layout.parts} "
+                "parts of an epoch. Use fewer parts."
+            )
+        return steps // self.layout.parts * self._step
+
+    def batches(self, epoch: int) -> Plan:
+        """The batches of all ranks; rank ``r`` takes every ``ranks``-th, from the ``r``-th on.
+
+        Steps that are left over when a pass is divided into parts are not used in that pass.
+
+        Args:
+            epoch: counted from 0, in parts where there are parts.
+        """
+        if self.layout.kinds is None and self.layout.parts == 1:
+            return plan_epoch(self.lengths, self.rules, epoch, self.count)
+        whole, part = divmod(epoch, self.layout.parts)
+        steps = list[Plan]()
+        for rows, count in zip(self._rows, self._counts, strict=True):
+            plan = plan_epoch(self.lengths[rows], self._step_rules, whole, count)
+            named = [rows[batch].tolist() if batch else [] for batch in plan]
+            steps += [named[at : at + self._step] for at in range(0, count, self._step)]
+        order = np.random.default_rng([self.rules.seed or 0, whole, 2]).permutation(len(steps))
+        chosen = order[part :: self.layout.parts][: self.count // self._step]
+        return [batch for at in chosen for batch in steps[at]]
+
+    @property
+    def _step(self) -> int:
+        """Batches of an optimiser step over all ranks."""
+        return self.rules.ranks * self.layout.accumulation
+
+    @property
+    def _step_rules(self) -> BatchRules:
+        """Rules under which each kind has whole steps."""
+        return replace(self.rules, ranks=self._step)
+
+    @cached_property
+    def _rows(self) -> list[Int[np.ndarray, " _"]]:
+        """Row numbers of each kind."""
+        kinds = self.layout.kinds
+        if kinds is None:
+            return [np.arange(len(self.lengths))]
+        return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        """Batches of each kind in a whole pass."""
+        return [batches_per_epoch(self.lengths[rows], self._step_rules) for rows in self._rows]

@@ -1,0 +1,120 @@
+"""What a model is shown of image files: the one thing by which a seeing model's use differs from others'.
+
+The encoder is loaded with the first image, so that text alone needs none. Features are kept while the next
+batch may ask for the same image again, and on disk where a cache is given. Prompts and tokens are not known
+here.
+
+Dimensions: R rows, N feature tokens of an image, C their width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from llama_adapter.data.identity import weights_digest
+from llama_adapter.errors import UserError
+from llama_adapter.multimodal.model import ImageConditionedModel
+from llama_adapter.vision import VisionEncoder, load_encoder
+
+KEPT_IMAGES = 64
+"""Features of so many images stay in memory."""
+
+
+class Sight:
+    """Shows a model images by their files."""
+
+    def __init__(self, model: ImageConditionedModel, cache: str | Path | None = None) -> None:
+        """Loads nothing yet.
+
+        Args:
+            model: base, adapter and conditioner; an encoder, or the settings of one.
+            cache: folder that keeps features, shared by all encoders.
+        """
+        self.model, self.cache = model, cache
+        self._kept: dict[str, Float[Tensor, "N C"]] = {}
+
+    @property
+    def encoder(self) -> VisionEncoder:
+        """The model's encoder, loaded at its first use.
+
+        Raises:
+            UserError: the model does not say which, or it cannot be loaded.
+        """
+        if self.model.encoder is None:
+            if self.model.encoder_config is None:
+                raise UserError(
+                    "The adapter's folder has a conditioner, but no config.json that names the image encoder "
+                    f"it was trained with (vision is {self.model.encoder_config}). Use "
+                    "llama_adapter.multimodal.save_encoder_settings(VisionConfig(...), folder) to add it."
+                )
+            device = next(self.model.conditioner.parameters()).device
+            self.model.encoder = load_encoder(self.model.encoder_config).to(device)
+        return self.model.encoder
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything besides images and language model that decides what is seen."""
+        return {
+            "conditioner": weights_digest(self.model.conditioner.state_dict().items()),
+            "early_layers": self.model.conditioner.config.early_layers,
+            "encoder": self.encoder.identity.values(),
+        }
+
+    def prepare(self, images: Sequence[str], progress: bool = False) -> None:
+        """Compute the features of images that will be shown, where there is a cache on disk to keep them.
+
+        Raises:
+            UserError: a file is no image, or the disk is too small.
+        """
+        if self.cache is not None and images:
+            table = self.encoder.features(list(dict.fromkeys(images)), self.cache, progress=progress)
+            self._kept = table  # type: ignore[assignment]
+
+    def inputs(self, images: Sequence[Any]) -> dict[str, Shaped[Tensor, "R ..."]]:
+        """What the model takes beside the tokens of R rows.
+
+        Args:
+            images: each row's image, a file or a picture of Pillow; None for a row of text alone.
+
+        Returns:
+            ``features`` and ``feature_mask``; nothing where no row has an image.
+
+        Raises:
+            UserError: a file is no image.
+        """
+        given = {_name(image): image for image in images if image is not None}
+        if not given:
+            return {}
+        found = self._features(given)
+        first = next(iter(found.values()))
+        features = first.new_zeros(len(images), *first.shape)
+        for row, image in enumerate(images):
+            if image is not None:
+                features[row] = found[_name(image)]
+        has_image = torch.tensor([image is not None for image in images], device=features.device)
+        return {"features": features, "feature_mask": has_image[:, None].expand(features.shape[:2])}
+
+    def _features(self, images: dict[str, Any]) -> dict[str, Float[Tensor, "N C"]]:
+        """Features of each image by its name; those of files are kept."""
+        files = [name for name, image in images.items() if isinstance(image, str)]
+        if self.cache is not None and any(file not in self._kept for file in files):
+            self.prepare(files)
+        found = {file: self._kept[file] for file in files if file in self._kept}
+        missing = [name for name in images if name not in found]
+        if missing:
+            made = self.encoder.encode([images[name] for name in missing])
+            found |= dict(zip(missing, made, strict=True))
+        if self.cache is None:
+            self._kept = dict(
+                list({**self._kept, **{file: found[file] for file in files}}.items())[-KEPT_IMAGES:]
+            )
+        return found
+
+
+def _name(image: Any) -> str:
+    """What tells an image from others of a batch."""
+    return image if isinstance(image, str) else f"picture {id(image)}"
