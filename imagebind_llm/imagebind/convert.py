@@ -179,8 +179,8 @@ def _check(file: CheckpointFile, settings: ImageBindConfig) -> None:
     unknown = [name for name in file.tensors if name not in wanted and name != TEXT_MASK]
     if unknown:
         raise UserError(
-            f"{str(file.path)!r} holds {len(unknown)} tensors that ImageBind does not have: {summary(unknown)}. "
-            + _ADVICE
+            f"{str(file.path)!r} holds {len(unknown)} tensors that ImageBind does not have: "
+            f"{summary(unknown)}. " + _ADVICE
         )
 
 

@@ -55,8 +55,8 @@ class PointConfig:
     count: int = 8192
     """Most points of a cloud; of a larger one, so many are taken at equal distances in the file."""
     normalise: bool = True
-    """Whether a cloud is moved to its centroid and its farthest point to distance 1, as the published examples
-    are. The published loader does not do it."""
+    """Whether a cloud is moved to its centroid and its farthest point to distance 1, as the published
+    examples are. The published loader does not do it."""
 
 
 @dataclass(kw_only=True)
@@ -75,8 +75,8 @@ class ProcessorConfig:
     """Whether overlapping clips of a sound share their samples, so that the mean which is taken off one clip
     is missing in the next, as in the published code. False gives every clip its own samples."""
     keep_end_token: bool = True
-    """Whether texts of more than 75 tokens keep their end token; False is the code before November 2025, whose
-    embeddings of such texts mean nothing."""
+    """Whether texts of more than 75 tokens keep their end token; False is the code before November 2025,
+    whose embeddings of such texts mean nothing."""
     imu_rate: float = 200.0
     """Samples per second of IMU files; others are interpolated to 200."""
     depth: DepthConfig = field(default_factory=DepthConfig)

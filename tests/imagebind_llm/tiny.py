@@ -1,15 +1,19 @@
 """The model of the goldens: official names and values, and the settings that these do not say."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from imagebind_llm.imagebind.config import ImageBindConfig
+from imagebind_llm.imagebind.config import IMAGEBIND_MODALITIES, ImageBindConfig
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "golden"
+SHARED = Path(os.environ.get("LLAMA_ADAPTER_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+REFERENCE = SHARED / "reference" / "golden"
+
+IMAGEBIND = IMAGEBIND_MODALITIES
 
 TOWERS = {
     "vision": {"hidden_size": 32, "num_layers": 2, "num_heads": 4},
@@ -58,7 +62,8 @@ def official_weights(*modalities):
         name: tensor
         for file in dict.fromkeys(FILES[modality] for modality in modalities)
         for name, tensor in golden(file).items()
-        if is_weight(name) and any(f"{modality}." in name or f"{modality}_" in name for modality in modalities)
+        if is_weight(name)
+        and any(f"{modality}." in name or f"{modality}_" in name for modality in modalities)
     }
     if "point" in modalities:
         weights["modality_postprocessors.point.1.log_logit_scale"] = torch.tensor(0.0)

@@ -44,7 +44,9 @@ def test_embeddings_are_the_originals(modality, case):
     torch.testing.assert_close(found.features[modality], tensors[f"out/{case}.prenorm"], atol=2e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("modality", "case"), [(m, c) for m, c in CASES if c not in ("vision_280", "text_no_eot")])
+@pytest.mark.parametrize(
+    ("modality", "case"), [(m, c) for m, c in CASES if c not in ("vision_280", "text_no_eot")]
+)
 def test_tokens_before_and_behind_the_blocks(modality, case):
     tensors = golden(FILES[modality])
     tower = golden_model(modality).towers[modality]
