@@ -229,7 +229,9 @@ class ImageBindConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.towers is None:
             self.towers = {name: {} for name in IMAGEBIND_MODALITIES}
-        self.towers = {name: dataclasses.asdict(_tower(name, given)) for name, given in self.towers.items()}
+        settings = {name: dataclasses.asdict(_tower(name, given)) for name, given in self.towers.items()}
+        # a config.json is sorted by letter
+        self.towers = {name: settings[name] for name in TOWER_CONFIGS if name in settings}
         super().__post_init__(**kwargs)
 
     @property

@@ -5,6 +5,7 @@ as the number of heads, is the published model's, or what the config.json of ``-
 neither before nor after the fix of November 2025 to how long texts are cut: that is the processor's setting.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,24 @@ def _settings(config: ConvertConfig, file: CheckpointFile) -> ImageBindConfig:
 
 
 def _read_config(folder: Path) -> ImageBindConfig:
-    """The settings in a folder."""
+    """The settings in a folder.
+
+    Raises:
+        UserError: there are none, or they are another model's.
+    """
+    path = folder / "config.json"
     try:
-        config = ImageBindConfig.from_pretrained(folder)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{str(folder)!r} has no config.json of ImageBind ({' '.join(str(error).split())}). "
-            "Use a folder that convert or save_pretrained wrote."
+            f"{str(path)!r} cannot be read ({error}). Use a folder that convert or save_pretrained wrote."
         ) from error
+    if content.get("model_type") != ImageBindConfig.model_type:
+        raise UserError(
+            f"{str(path)!r} is that of a {content.get('model_type')!r} model. "
+            "Use a folder of an ImageBind model."
+        )
+    config: ImageBindConfig = ImageBindConfig.from_dict(content)
     return config
 
 

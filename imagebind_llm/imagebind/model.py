@@ -49,7 +49,7 @@ class ImageBindModel(PreTrainedModel):
     config_class = ImageBindConfig
     base_model_prefix = "imagebind"
     main_input_name = "inputs"
-    input_modalities = ("image", "video", "text", "audio")
+    input_modalities = ["image", "video", "text", "audio"]
     _no_split_modules = ["Block"]
 
     def __init__(self, config: ImageBindConfig) -> None:
@@ -78,15 +78,16 @@ class ImageBindModel(PreTrainedModel):
             UserError: the folder lacks a tower, or weights of one.
         """
         with_report = kwargs.pop("output_loading_info", False)
-        model, report = super().from_pretrained(
+        loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
+        model, report = loaded
         if missing := sorted(report["missing_keys"]):
             raise UserError(
                 f"{str(pretrained_model_name_or_path)!r} lacks {len(missing)} weights, like {missing[0]!r}. "
                 "Use a complete folder, or ask for fewer modalities."
             )
-        return (model, report) if with_report else model  # type: ignore[return-value]
+        return loaded if with_report else model  # type: ignore[no-any-return]
 
     def forward(self, inputs: Mapping[str, Values]) -> ImageBindOutput:
         """Embeddings of every modality that is there.

@@ -1,9 +1,8 @@
 """Sounds -> log-mel spectrograms, as Kaldi makes them.
 
 Unusual: overlapping clips share their samples, as in the published code, so that the mean which is taken off
-one clip is missing in the next (``ProcessorConfig.shared_samples``). Samples stay within -1 and 1. Files of
-another rate are resampled by soxr; the published code used torchaudio's filter, which is a little wider.
-Source: fact sheet 02, "Audio".
+one clip is missing in the next (``ProcessorConfig.shared_samples``). Samples stay within -1 and 1. Source: fact
+sheet 02, "Audio".
 
 Dimensions: C channels, N samples, K clips, M mel bands, F frames.
 """
@@ -23,6 +22,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 from imagebind_llm.processing.clip_times import clip_times
 from imagebind_llm.processing.config import ProcessorConfig
 from imagebind_llm.processing.packages import needed
+from imagebind_llm.processing.resampling import resample_sinc, resample_soxr
 from llama_adapter.errors import UserError
 
 RATE = 16_000
@@ -40,20 +40,19 @@ def load_audio(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "K 1 
     Raises:
         UserError: the file is missing, damaged, no sound, silent or too short.
     """
-    samples, rate = _read(path)
-    samples = resample(samples, rate)
+    samples = _at_rate(*_read(path), config.resampler)
     if samples.shape[1] < _FRAME:
         raise UserError(
             f"{str(path)!r} has {samples.shape[1] / RATE:.3f} s of sound. Use at least {_FRAME / RATE} s."
         )
-    if not np.isfinite(samples).all():
+    if not samples.isfinite().all():
         raise UserError(f"{str(path)!r} holds NaN or infinite samples. Replace the file.")
-    if np.ptp(samples) == 0:
+    if samples.min() == samples.max():
         raise UserError(f"{str(path)!r} is silent from start to end. Use a file with sound.")
     return audio_input(samples, config)
 
 
-def _read(path: str | Path) -> tuple[Float[np.ndarray, "C N"], int]:
+def _read(path: str | Path) -> tuple[Float[Tensor, "C N"], int]:
     """Samples and their rate."""
     soundfile: Any = needed("soundfile", "Sounds", "audio")
     try:
@@ -62,33 +61,33 @@ def _read(path: str | Path) -> tuple[Float[np.ndarray, "C N"], int]:
         raise UserError(
             f"{str(path)!r} cannot be read as sound: {error}. Use .wav, .flac, .ogg or .mp3."
         ) from error
-    return samples.T, rate
+    return torch.from_numpy(samples).T, rate
 
 
-def resample(samples: Float[np.ndarray, "C N"], rate: int) -> Float[np.ndarray, "C _"]:
+def _at_rate(samples: Float[Tensor, "C N"], rate: int, resampler: str) -> Float[Tensor, "C _"]:
     """Samples at 16 kHz."""
-    if rate == RATE or samples.shape[1] == 0:
+    if samples.shape[1] == 0:
         return samples
-    soxr: Any = needed("soxr", "Sounds of another rate than 16 kHz", "audio")
-    resampled: np.ndarray = soxr.resample(np.ascontiguousarray(samples.T), rate, RATE)
-    return resampled.T
+    return (resample_soxr if resampler == "soxr" else resample_sinc)(samples, rate, RATE)
 
 
-def audio_input(samples: Float[np.ndarray, "C N"], config: ProcessorConfig) -> Float[Tensor, "K 1 M F"]:
+def audio_input(samples: Float[Tensor, "C N"], config: ProcessorConfig) -> Float[Tensor, "K 1 M F"]:
     """Normalised spectrograms of the clips of a sound at 16 kHz.
 
     Args:
         samples: all channels; the mean is taken over all of them, the spectrogram is the first one's.
         config: the settings of the processor.
     """
-    samples = np.array(samples, dtype=np.float32)
+    recording = samples.clone()
+    # through a float, as in the published code: some clips begin one sample earlier than exact numbers say
+    duration = Fraction(recording.shape[1] / RATE)
     clips = []
-    for start, end in clip_times(Fraction(samples.shape[1], RATE), config.audio_clips, config.clip_seconds):
-        clip = samples[:, int(start * RATE) : int(end * RATE)]
+    for start, end in clip_times(duration, config.audio_clips, config.clip_seconds):
+        clip = recording[:, int(start * RATE) : int(end * RATE)]
         if not config.shared_samples:
-            clip = clip.copy()
-        clip -= clip.mean(dtype=np.float64).astype(np.float32)
-        clips.append(_padded(log_mel(clip[0])))
+            clip = clip.clone()
+        clip -= clip.mean()
+        clips.append(_padded(log_mel(clip[0].numpy())))
     values = torch.from_numpy(np.stack(clips)).unsqueeze(1)
     return (values - _MEAN) / _STD
 

@@ -71,6 +71,9 @@ class ProcessorConfig:
     """Clips of a sound."""
     clip_seconds: int = 2
     """Length of a clip."""
+    resampler: Literal["sinc", "soxr"] = "sinc"
+    """What brings sounds to 16 kHz: the published pipeline's filter, or soxr, whose steeper one leaves less
+    in the highest mel bands."""
     shared_samples: bool = True
     """Whether overlapping clips of a sound share their samples, so that the mean which is taken off one clip
     is missing in the next, as in the published code. False gives every clip its own samples."""

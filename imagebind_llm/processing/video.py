@@ -40,7 +40,7 @@ def load_video(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "V 3 
         count = sum(1 for packet in stream.container.demux(stream) if packet.size)
     if not count or not rate:
         raise UserError(f"{str(path)!r} has a video stream without pictures. Replace the file.")
-    chosen = clip_frames(count, Fraction(rate), config)
+    chosen = clip_frames(count, float(rate), config)
     frames = _decode(path, {index for pair in chosen for index in pair})
     if not frames:
         raise UserError(f"{str(path)!r} has no picture that can be decoded. Replace the file.")
@@ -49,7 +49,7 @@ def load_video(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "V 3 
     return video_input(clips, config.image_size)
 
 
-def clip_frames(count: int, rate: Fraction, config: ProcessorConfig) -> list[tuple[int, int]]:
+def clip_frames(count: int, rate: float, config: ProcessorConfig) -> list[tuple[int, int]]:
     """Numbers of the first and last frame of every clip.
 
     Args:
@@ -58,9 +58,10 @@ def clip_frames(count: int, rate: Fraction, config: ProcessorConfig) -> list[tup
         config: the settings of the processor.
     """
     chosen = []
-    for start, end in clip_times(Fraction(count) / rate, config.video_clips, config.clip_seconds):
-        first = min(math.ceil(rate * start), count - 1)
-        last = min(math.ceil(rate * end), count) - 1
+    duration = Fraction(count / rate)  # through a float, as in the published code
+    for start, end in clip_times(duration, config.video_clips, config.clip_seconds):
+        first = min(math.ceil(rate * float(start)), count - 1)
+        last = min(math.ceil(rate * float(end)), count) - 1
         chosen.append((first, max(first, last)))
     return chosen
 
