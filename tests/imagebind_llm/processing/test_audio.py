@@ -18,7 +18,7 @@ def samples(tensors, name):
 
 
 def check(found, wanted):
-    """Where there is a sound, all log-mel values agree; near silence the original's single precision shows."""
+    """Where there is a sound, all values agree; near silence the original's single precision shows."""
     error = (found - wanted).abs() * 9.138
     assert error[wanted * 9.138 - 4.268 > -10].max() < 1e-3
     assert error.max() < 4e-3
