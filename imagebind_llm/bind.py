@@ -2,7 +2,7 @@
 
 It is a conditioner like those of images: a record's features are one token, its embedding. The prompts, their
 gates and everything else of ImageBind-LLM are the adapter of the preset ``imagebind``. Its first releases had
-a bridge with LayerNorms and biases (``legacy``). Source: fact sheet 07, sections 5 and 6.
+a bridge with LayerNorms and biases. Source: fact sheet 07, sections 5 and 6.
 
 Dimensions: R records, N = 1 token, C width of an embedding, H hidden size of the language model.
 """
@@ -35,8 +35,9 @@ class BindConfig(ConditionerConfig):
     """Width of the embeddings."""
     inner_width: int = 16384
     """Width inside a block: four times the hidden size of a 7B LLaMA."""
-    legacy: bool = False
-    """Whether blocks have LayerNorms and biases, as those of the first releases."""
+    bridge: Literal["current", "legacy"] = "current"
+    """What blocks are made of: RMSNorms and maps without biases, or, as in the first releases, LayerNorms and
+    maps with biases."""
 
 
 class BindBlock(nn.Module):
@@ -44,7 +45,8 @@ class BindBlock(nn.Module):
 
     def __init__(self, config: BindConfig) -> None:
         super().__init__()
-        width, inner, bias = config.hidden_size, config.inner_width, config.legacy
+        width, inner = config.hidden_size, config.inner_width
+        bias = config.bridge == "legacy"
         self.norm = nn.LayerNorm(width, _LAYER_EPS) if bias else nn.RMSNorm(width, _RMS_EPS)
         self.gate = nn.Linear(width, inner, bias=bias)
         self.down = nn.Linear(inner, width, bias=bias)
@@ -97,7 +99,7 @@ class BindNetwork(Conditioner):
                 hidden_size=hidden,
                 feature_width=width,
                 inner_width=len(ours["blocks.0.gate.weight"]),
-                legacy="blocks.0.gate.bias" in ours,
+                bridge="legacy" if "blocks.0.gate.bias" in ours else "current",
             )
         )
         try:

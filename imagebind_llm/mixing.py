@@ -1,8 +1,8 @@
 """Arithmetic on embeddings: a weighted sum of records of any modalities, row by row.
 
 Unusual: weights may be negative. They are divided by their sum, and the sum of the embeddings is not
-normalised again, as ImageBind-LLM was trained; so a single image is scaled by 1/(1 + 1e-6). Source: fact sheet
-07, section 6, row 12.
+normalised again, as ImageBind-LLM was trained; so a single image is scaled by 1/(1 + 1e-6). Source: fact
+sheet 07, section 6, row 12.
 
 Dimensions: R records, E width of the shared space.
 """

@@ -87,7 +87,7 @@ class ImageBindModel(PreTrainedModel):
                 f"{str(pretrained_model_name_or_path)!r} lacks {len(missing)} weights, like {missing[0]!r}. "
                 "Use a complete folder, or ask for fewer modalities."
             )
-        return loaded if with_report else model  # type: ignore[no-any-return]
+        return loaded if with_report else model
 
     def forward(self, inputs: Mapping[str, Values]) -> ImageBindOutput:
         """Embeddings of every modality that is there.

@@ -57,7 +57,7 @@ def _filters(step: int, phases: int) -> tuple[Float[Tensor, "P K"], int]:
     cutoff = min(step, phases) * _ROLLOFF
     margin = math.ceil(_CROSSINGS * step / cutoff)
     inputs = torch.arange(-margin, margin + step, dtype=torch.float64) / step
-    outputs = torch.arange(phases, dtype=torch.float64).unsqueeze(1) / phases
+    outputs = torch.arange(phases).unsqueeze(1) / phases  # in single precision, as the published filters
     time = ((inputs - outputs) * cutoff).clamp(-_CROSSINGS, _CROSSINGS)
     window = torch.cos(time * math.pi / (2 * _CROSSINGS)).square()
     return torch.sinc(time) * window * cutoff / step, margin

@@ -5,7 +5,6 @@ import torch
 
 from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.imagebind.official_names import official_tensors
-from imagebind_llm.imagebind.stems import PatchStem
 from tests.imagebind_llm.tiny import FILES, golden, official_weights, tiny_config, values
 
 CASES = [
@@ -58,24 +57,3 @@ def test_tokens_before_and_behind_the_blocks(modality, case):
         torch.testing.assert_close(
             tower.transformer(tokens), tensors[f"mid/{case}.trunk"], atol=1e-4, rtol=1e-4
         )
-
-
-def test_positions_are_stretched_as_in_the_original():
-    stem = golden_model("vision").towers["vision"].stem
-    assert isinstance(stem, PatchStem)
-    wanted = golden("imagebind_vision")["mid/vision_280.pos_embed"]
-    torch.testing.assert_close(stem._positions(20, 20), wanted, atol=1e-6, rtol=0)
-
-
-def test_point_clouds():
-    tensors = golden("imagebind_point")
-    points = tensors["in/points_i16"].float() / 8192
-    model = golden_model("point")
-    encoder = model.towers["point"].encoder
-    with torch.no_grad():
-        pooled = encoder(points, tensors["mid/fps_start"])
-        torch.testing.assert_close(pooled, tensors["out/pc_embed"], atol=1e-4, rtol=0)
-        found = model.towers["point"].head(pooled)
-    torch.testing.assert_close(found, tensors["out/prenorm"], atol=1e-4, rtol=0)
-    unit = model.towers["point"].embed(found)
-    torch.testing.assert_close(unit, tensors["out/embedding"], atol=1e-5, rtol=0)

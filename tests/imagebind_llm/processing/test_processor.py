@@ -1,16 +1,12 @@
 """All modalities in one call."""
 
-import json
-import sys
-
 import numpy as np
 import pytest
 import soundfile
 import torch
 from PIL import Image
 
-from imagebind_llm.processing.config import DepthConfig, ProcessorConfig
-from imagebind_llm.processing.packages import needed
+from imagebind_llm.processing.config import ProcessorConfig
 from imagebind_llm.processing.processor import ImageBindProcessor
 from llama_adapter import UserError
 from tests.imagebind_llm.processing.test_video import write_video
@@ -54,30 +50,6 @@ def test_unknown_modalities_and_nothing():
         ImageBindProcessor()({"smell": ["a.png"]})
     with pytest.raises(UserError, match="nothing for the modality 'text'. Leave it out"):
         ImageBindProcessor()({"text": []})
-
-
-def test_settings_survive_a_folder(tmp_path):
-    config = ProcessorConfig(
-        audio_clips=2, keep_end_token=False, depth=DepthConfig(values="metres", focal_length=5.0)
-    )
-    ImageBindProcessor(config).save_pretrained(tmp_path / "new")
-    assert ImageBindProcessor.from_pretrained(tmp_path / "new").config == config
-
-
-def test_damaged_settings(tmp_path):
-    with pytest.raises(UserError, match="preprocessor_config.json' cannot be read .*Use a folder"):
-        ImageBindProcessor.from_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"smell": 3}))
-    with pytest.raises(UserError, match="preprocessor_config.json' cannot be read .*smell"):
-        ImageBindProcessor.from_pretrained(tmp_path)
-
-
-def test_packages_that_are_not_there(monkeypatch):
-    monkeypatch.setitem(sys.modules, "soxr", None)
-    with pytest.raises(
-        UserError, match=r"Sounds need the package 'soxr'.*pip install 'llama-adapter\[audio\]'"
-    ):
-        needed("soxr", "Sounds", "audio")
 
 
 def test_real_files_of_every_kind_load(shared_data):
