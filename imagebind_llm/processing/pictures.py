@@ -91,7 +91,7 @@ def read_array(path: Path) -> np.ndarray:
             return found
     except UserError:
         raise
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:  # a damaged header may ask for any size
         raise UserError(f"{str(path)!r} cannot be read as an array: {error}. Replace the file.") from error
 
 

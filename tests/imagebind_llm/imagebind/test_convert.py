@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from imagebind_llm.imagebind.config import ImageBindConfig
 from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.processing.processor import ImageBindProcessor
 from llama_adapter.cli import main
@@ -66,6 +67,20 @@ def test_points_and_half_precision(tmp_path, sizes):
         ImageBindModel.from_pretrained(tmp_path / "ours", dtype="auto").towers["point"].encoder.widen.weight
     )
     assert weight.dtype == torch.float16
+
+
+def test_published_sizes_need_no_config(tmp_path):
+    model = ImageBindModel(ImageBindConfig(towers={"imu": {}}))
+    model.save_pretrained(tmp_path / "ours")
+    assert (
+        convert("--checkpoint", tmp_path / "ours", "--output", tmp_path / "imu.pth", "--reverse", "true") == 0
+    )
+    options = ["--max_shard_gb", "0.02"]
+    assert convert("--checkpoint", tmp_path / "imu.pth", "--output", tmp_path / "again", *options) == 0
+    assert len(list((tmp_path / "again").glob("model-*.safetensors"))) > 2
+    again = ImageBindModel.from_pretrained(tmp_path / "again")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
 
 
 def test_a_saved_model_becomes_an_official_file(tmp_path):
