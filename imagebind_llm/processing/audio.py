@@ -21,9 +21,9 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 from imagebind_llm.processing.clip_times import clip_times
 from imagebind_llm.processing.config import ProcessorConfig
-from imagebind_llm.processing.packages import needed
 from imagebind_llm.processing.resampling import resample_sinc, resample_soxr
 from llama_adapter.errors import UserError
+from llama_adapter.lazy import needed
 
 RATE = 16_000
 _FRAME, _HOP, _FFT = 400, 160, 512
@@ -54,7 +54,7 @@ def load_audio(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "K 1 
 
 def _read(path: str | Path) -> tuple[Float[Tensor, "C N"], int]:
     """Samples and their rate."""
-    soundfile: Any = needed("soundfile", "Sounds", "audio")
+    soundfile: Any = needed("soundfile", "soundfile", "Sounds", "audio")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, RuntimeError, TypeError) as error:  # soundfile's own are RuntimeErrors

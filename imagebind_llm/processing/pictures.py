@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from imagebind_llm.processing.packages import needed
+from llama_adapter.data.images import read_image
 from llama_adapter.errors import UserError
-from llama_adapter.vision.images import read_image
+from llama_adapter.lazy import needed
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -37,7 +37,7 @@ def load_picture(path: str | Path, size: int) -> Float[Tensor, "3 S S"]:
 
 def resized(picture: Any, size: int) -> Any:
     """A ``PIL.Image`` whose shorter side is ``size``, by bicubic interpolation, and its square centre."""
-    pil = needed("PIL.Image", "Pictures", "vision")
+    pil = needed("PIL.Image", "pillow")
     width, height = picture.size
     short = min(width, height)
     width, height = int(size * width / short), int(size * height / short)
@@ -48,7 +48,7 @@ def resized(picture: Any, size: int) -> Any:
 
 def resized_map(values: Float[np.ndarray, "height width"], size: int) -> Float[Tensor, "1 S S"]:
     """A map as ``resized`` makes a picture."""
-    pil = needed("PIL.Image", "Depth maps and thermal pictures", "vision")
+    pil = needed("PIL.Image", "pillow")
     picture = pil.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return torch.from_numpy(np.asarray(resized(picture, size), dtype=np.float32).copy()).unsqueeze(0)
 
@@ -97,7 +97,7 @@ def read_array(path: Path) -> np.ndarray:
 
 def _read_grey(path: Path) -> tuple[np.ndarray, bool]:
     """The values of a picture file; colours become grey, more than 8 bits stay as they are."""
-    pil = needed("PIL.Image", "Depth maps and thermal pictures", "vision")
+    pil = needed("PIL.Image", "pillow")
     eight_bit = read_mode(path) in _EIGHT_BIT
     if eight_bit:
         return np.asarray(read_image(path).convert("L")), True
@@ -110,7 +110,7 @@ def _read_grey(path: Path) -> tuple[np.ndarray, bool]:
 
 def read_mode(path: Path) -> str:
     """Pillow's name for what a picture's pixels are; that of a colour picture where the file is damaged."""
-    pil = needed("PIL.Image", "Depth maps and thermal pictures", "vision")
+    pil = needed("PIL.Image", "pillow")
     try:
         with pil.open(path) as picture:
             return str(picture.mode)

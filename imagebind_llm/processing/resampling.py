@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from imagebind_llm.processing.packages import needed
+from llama_adapter.lazy import needed
 
 _CROSSINGS = 6
 """Zeros of the sinc on each side, where its window ends."""
@@ -42,7 +42,7 @@ def resample_soxr(samples: Float[Tensor, "C N"], rate: int, wanted: int) -> Floa
     """Samples at ``wanted`` per second, by soxr's high quality."""
     if rate == wanted:
         return samples
-    soxr: Any = needed("soxr", "Sounds resampled by soxr", "audio")
+    soxr: Any = needed("soxr", "soxr", "Sounds resampled by soxr", "audio")
     found: np.ndarray = soxr.resample(samples.T.contiguous().numpy(), rate, wanted)
     return torch.from_numpy(np.ascontiguousarray(found.T))
 

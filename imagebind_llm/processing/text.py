@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from imagebind_llm.processing.packages import needed
+from llama_adapter.lazy import needed
 
 LENGTH = 77
 _START, _END, _PADDING = 49406, 49407, 0
@@ -39,4 +39,4 @@ def tokenize(texts: Sequence[str], keep_end_token: bool = True) -> Int[Tensor, "
 @functools.cache
 def _encoder() -> Any:
     """open_clip's tokenizer, made once."""
-    return needed("open_clip.tokenizer", "Texts", "vision").SimpleTokenizer()
+    return needed("open_clip.tokenizer", "open_clip_torch", "Texts").SimpleTokenizer()

@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from imagebind_llm.processing.clip_times import clip_times
 from imagebind_llm.processing.config import ProcessorConfig
-from imagebind_llm.processing.packages import needed
 from imagebind_llm.processing.pictures import CLIP_MEAN, CLIP_STD
 from llama_adapter.errors import UserError
+from llama_adapter.lazy import needed
 
 VIDEO_TYPES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 CROPS = 3
@@ -113,7 +113,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
     Raises:
         UserError: there is none, or the file cannot be read.
     """
-    av: Any = needed("av", "Videos", "video")
+    av: Any = needed("av", "av", "Videos", "video")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
