@@ -48,12 +48,14 @@ def when_imported(module: str, action: Callable[[], object]) -> None:
         sys.meta_path.insert(0, _Watch(module, action))
 
 
-def needed(module: str, package: str) -> Any:
-    """A module of an optional package for images.
+def needed(module: str, package: str, user: str = "Images", extra: str = "vision") -> Any:
+    """A module of an optional package.
 
     Args:
         module: what to import.
         package: its name for pip.
+        user: what needs it, in the plural.
+        extra: the extra of this distribution that brings it.
 
     Raises:
         UserError: the package is not installed.
@@ -62,8 +64,8 @@ def needed(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"Images need the package {package!r}, which cannot be imported ({error}). "
-            "Run: pip install 'llama-adapter[vision]'"
+            f"{user} need the package {package!r}, which cannot be imported ({error}). "
+            f"Run: pip install 'llama-adapter[{extra}]'"
         ) from error
 
 

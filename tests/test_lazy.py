@@ -73,6 +73,8 @@ def test_importing_generation_settings_loads_no_torch(repository):
 def test_a_missing_package_prints_the_line_that_installs_it():
     with pytest.raises(UserError, match=r"package 'sight', .*pip install 'llama-adapter\[vision\]'"):
         needed("sight_that_is_not_there", "sight")
+    with pytest.raises(UserError, match=r"Sounds need the package 'ear', .*llama-adapter\[audio\]'"):
+        needed("ear_that_is_not_there", "ear", "Sounds", "audio")
 
 
 def test_a_package_that_is_there_is_imported():

@@ -34,18 +34,26 @@ def test_annotations_are_checked_at_every_call():
         find_verb(3)
 
 
-def test_every_module_has_its_place_in_the_import_rules(pyproject, repository):
-    (layers,) = [rule for rule in pyproject["tool"]["importlinter"]["contracts"] if rule["type"] == "layers"]
+def layers_of(pyproject, package):
+    """The import rule of a package."""
+    contracts = pyproject["tool"]["importlinter"]["contracts"]
+    (layers,) = [rule for rule in contracts if rule["type"] == "layers" and rule["containers"] == [package]]
+    return layers
+
+
+@pytest.mark.parametrize("package", ["llama_adapter", "imagebind_llm"])
+def test_every_module_has_its_place_in_the_import_rules(pyproject, repository, package):
+    layers = layers_of(pyproject, package)
     placed = {name.strip() for line in layers["layers"] for name in line.split("|")}
-    modules = {path.stem for path in (repository / "llama_adapter").glob("*.py")} - {"__init__"}
-    packages = {path.parent.name for path in (repository / "llama_adapter").glob("*/__init__.py")}
+    modules = {path.stem for path in (repository / package).glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in (repository / package).glob("*/__init__.py")}
     assert modules | packages == placed
     assert layers["exhaustive"]
 
 
 def test_architecture_page_shows_the_same_layers_and_every_module(pyproject, repository):
     page = (repository / "docs/architecture.md").read_text()
-    (layers,) = [rule for rule in pyproject["tool"]["importlinter"]["contracts"] if rule["type"] == "layers"]
+    layers = layers_of(pyproject, "llama_adapter")
     assert "\n".join(line for line in layers["layers"] if line != "__main__") in page
     for path in (repository / "llama_adapter").iterdir():
         name = path.name + ("/" if path.is_dir() else "")

@@ -23,6 +23,7 @@ class Kind:
 
 
 _HERE = "llama_adapter.checkpoints"
+_IMAGEBIND = "imagebind_llm.imagebind.convert"
 _ADAPTER = Kind(f"{_HERE}.adapter_import:to_peft", f"{_HERE}.adapter_export:to_official")
 
 KINDS = {
@@ -32,6 +33,7 @@ KINDS = {
     "adapter-v1": _ADAPTER,
     "adapter-v2": _ADAPTER,
     "adapter-v2-chat": _ADAPTER,
+    "imagebind": Kind(f"{_IMAGEBIND}:to_ours", f"{_IMAGEBIND}:to_official"),
 }
 """Value of ``kind`` -> its functions, which take the settings and return an exit code."""
 
@@ -45,16 +47,17 @@ class ConvertConfig:
     """
 
     kind: str
-    """Official format: meta-llama, mixtral, internlm2, adapter-v1, adapter-v2 or adapter-v2-chat."""
+    """Official format: meta-llama, mixtral, internlm2, adapter-v1, adapter-v2, adapter-v2-chat, imagebind."""
 
     checkpoint: str
-    """What to convert: a folder for models, a file for adapters; with `reverse`, our folder."""
+    """What to convert: a folder for language models, a file for others; with `reverse`, our folder."""
 
     output: str
     """Where to write; must not exist yet."""
 
     base: str | None = None
-    """Hugging Face folder of the LLaMA that an adapter belongs to."""
+    """Hugging Face folder of the LLaMA that an adapter belongs to. For imagebind: a folder with the
+    config.json of a model of other sizes than the published one."""
 
     reverse: bool = False
     """Write the official layout from ours."""
@@ -68,6 +71,10 @@ class ConvertConfig:
 
     prompt_length: int | None = None
     """For adapter-v1: prompts per layer, where the file leaves it open; the published file has 10."""
+
+    keep_end_token: bool = True
+    """For imagebind: texts that are too long keep their end token. `false` reproduces the code before
+    November 2025, which lost it."""
 
     max_shard_gb: float = 1.0
     """For models: largest file of the result in GB; never over half of the largest official file, so that a

@@ -69,13 +69,16 @@ def check_complete(wanted: Mapping[str, Sequence[int]], found: NamedTensors, fil
     misshapen = [name for name in wanted if name in found and tuple(found[name].shape) != tuple(wanted[name])]
     if not missing and not misshapen:
         return
-    lines = [f"  {name} {_shape(wanted[name])} is missing; {_nearest(name, found)}" for name in missing]
+    lines = [
+        f"  {name} {_shape(wanted[name])} is missing; {_nearest(name, found)}" for name in missing[:_SHOWN]
+    ]
     lines += [
         f"  {name} has shape {_shape(found[name].shape)}, not {_shape(wanted[name])}" for name in misshapen
     ]
-    more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    count = len(missing) + len(misshapen)
+    more = [f"  and {count - _SHOWN} more"] if count > _SHOWN else []
     listed = "\n".join([*lines[:_SHOWN], *more])
-    raise UserError(f"{file!r} lacks {len(lines)} of {len(wanted)} tensors:\n{listed}\n{advice}")
+    raise UserError(f"{file!r} lacks {count} of {len(wanted)} tensors:\n{listed}\n{advice}")
 
 
 def _nearest(name: str, found: NamedTensors) -> str:

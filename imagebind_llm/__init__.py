@@ -1,0 +1,37 @@
+"""ImageBind as a library: six modalities and point clouds in one embedding space, and what is built on it.
+
+Importing this package loads no torch; its names load their modules when they are used.
+"""
+
+from llama_adapter.lazy import lazy_attributes
+
+__all__ = [
+    "BindConfig",
+    "BindNetwork",
+    "Clips",
+    "ImageBindConfig",
+    "ImageBindModel",
+    "ImageBindOutput",
+    "ImageBindProcessor",
+    "ProcessorConfig",
+    "mix",
+    "retrieve",
+    "similarities",
+]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "BindConfig": "imagebind_llm.bind",
+        "BindNetwork": "imagebind_llm.bind",
+        "Clips": "imagebind_llm.clips",
+        "ImageBindConfig": "imagebind_llm.imagebind.config",
+        "ImageBindModel": "imagebind_llm.imagebind.model",
+        "ImageBindOutput": "imagebind_llm.imagebind.model",
+        "ImageBindProcessor": "imagebind_llm.processing.processor",
+        "ProcessorConfig": "imagebind_llm.processing.config",
+        "mix": "imagebind_llm.mixing",
+        "retrieve": "imagebind_llm.retrieval",
+        "similarities": "imagebind_llm.retrieval",
+    },
+)

@@ -1,0 +1,1 @@
+"""The ImageBind model: one transformer per modality, all ending in one space."""

@@ -1,0 +1,51 @@
+"""Arithmetic on embeddings: a weighted sum of records of any modalities, row by row.
+
+Unusual: weights may be negative. They are divided by their sum, and the sum of the embeddings is not
+normalised again, as ImageBind-LLM was trained; so a single image is scaled by 1/(1 + 1e-6). Source: fact
+sheet 07, section 6, row 12.
+
+Dimensions: R records, E width of the shared space.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from llama_adapter.errors import UserError
+
+_EPSILON = 1e-6
+
+
+def mix(
+    embeddings: Sequence[Float[Tensor, "R E"]], weights: Sequence[float] | Sequence[Float[Tensor, " R"]]
+) -> Float[Tensor, "R E"]:
+    """The mix of several inputs of each record.
+
+    Args:
+        embeddings: one per input, of any modality and length; each is normalised first.
+        weights: one per input, the same for all records or one for each.
+
+    Raises:
+        UserError: there is nothing to mix, a weight is missing, or weights cancel each other.
+    """
+    if not embeddings or len(embeddings) != len(weights):
+        raise UserError(
+            f"There are {len(embeddings)} inputs and {len(weights)} weights. Give each input one weight."
+        )
+    shares = torch.stack(
+        [
+            torch.as_tensor(weight, device=embeddings[0].device).expand(len(embeddings[0]))
+            for weight in weights
+        ]
+    ).to(embeddings[0].dtype)
+    total = shares.sum(0)
+    if bool((total.abs() < _EPSILON).any()):
+        raise UserError(
+            f"The weights {shares[:, total.abs().argmin()].tolist()} of a record add up to 0. "
+            "Change one of them, since they are divided by their sum."
+        )
+    units = functional.normalize(torch.stack(list(embeddings)), dim=-1)
+    return torch.einsum("mr,mre->re", shares / (total + _EPSILON), units)

@@ -1,0 +1,135 @@
+"""Sounds -> log-mel spectrograms, as Kaldi makes them.
+
+Unusual: overlapping clips share their samples, as in the published code, so that the mean which is taken off
+one clip is missing in the next (``ProcessorConfig.shared_samples``). Samples stay within -1 and 1.
+Source: fact sheet 02, "Audio".
+
+Dimensions: C channels, N samples, K clips, M mel bands, F frames.
+"""
+
+import functools
+import warnings
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+
+from imagebind_llm.processing.clip_times import clip_times
+from imagebind_llm.processing.config import ProcessorConfig
+from imagebind_llm.processing.resampling import resample_sinc, resample_soxr
+from llama_adapter.errors import UserError
+from llama_adapter.lazy import needed
+
+RATE = 16_000
+_FRAME, _HOP, _FFT = 400, 160, 512
+_BANDS, _FRAMES = 128, 204
+_LOWEST, _HIGHEST = 20, 8000
+_PREEMPHASIS = 0.97
+_FLOOR = float(np.finfo(np.float32).eps)
+_MEAN, _STD = -4.268, 9.138
+
+
+def load_audio(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "K 1 M F"]:
+    """A sound file as the audio tower takes it.
+
+    Raises:
+        UserError: the file is missing, damaged, no sound, silent or too short.
+    """
+    samples = _at_rate(*_read(path), config.resampler)
+    if samples.shape[1] < _FRAME:
+        raise UserError(
+            f"{str(path)!r} has {samples.shape[1] / RATE:.3f} s of sound. Use at least {_FRAME / RATE} s."
+        )
+    if not samples.isfinite().all():
+        raise UserError(f"{str(path)!r} holds NaN or infinite samples. Replace the file.")
+    if samples.min() == samples.max():
+        raise UserError(f"{str(path)!r} is silent from start to end. Use a file with sound.")
+    return audio_input(samples, config)
+
+
+def _read(path: str | Path) -> tuple[Float[Tensor, "C N"], int]:
+    """Samples and their rate."""
+    soundfile: Any = needed("soundfile", "soundfile", "Sounds", "audio")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError, TypeError) as error:  # soundfile's own are RuntimeErrors
+        raise UserError(
+            f"{str(path)!r} cannot be read as sound: {error}. Use .wav, .flac, .ogg or .mp3."
+        ) from error
+    return torch.from_numpy(samples).T, rate
+
+
+def _at_rate(samples: Float[Tensor, "C N"], rate: int, resampler: str) -> Float[Tensor, "C _"]:
+    """Samples at 16 kHz."""
+    if samples.shape[1] == 0:
+        return samples
+    return (resample_soxr if resampler == "soxr" else resample_sinc)(samples, rate, RATE)
+
+
+def audio_input(samples: Float[Tensor, "C N"], config: ProcessorConfig) -> Float[Tensor, "K 1 M F"]:
+    """Normalised spectrograms of the clips of a sound at 16 kHz.
+
+    Args:
+        samples: all channels; the mean is taken over all of them, the spectrogram is the first one's.
+        config: the settings of the processor.
+    """
+    recording = samples.clone()
+    # through a float, as in the published code: some clips begin one sample earlier than exact numbers say
+    duration = Fraction(recording.shape[1] / RATE)
+    clips = []
+    for start, end in clip_times(duration, config.audio_clips, config.clip_seconds):
+        clip = recording[:, int(start * RATE) : int(end * RATE)]
+        if not config.shared_samples:
+            clip = clip.clone()
+        clip -= clip.mean()
+        clips.append(_padded(log_mel(clip[0].numpy())))
+    values = torch.from_numpy(np.stack(clips)).unsqueeze(1)
+    return (values - _MEAN) / _STD
+
+
+def log_mel(samples: Float[np.ndarray, " N"]) -> Float[np.ndarray, "M F"]:
+    """The log-mel spectrogram of complete frames of 25 ms, every 10 ms."""
+    found: np.ndarray = spectrogram(
+        samples,
+        window_function(_FRAME, "hann", periodic=False),
+        frame_length=_FRAME,
+        hop_length=_HOP,
+        fft_length=_FFT,
+        power=2.0,
+        center=False,
+        preemphasis=_PREEMPHASIS,
+        mel_filters=_mel_filters(),
+        mel_floor=_FLOOR,
+        log_mel="log",
+        remove_dc_offset=True,
+    )
+    return found
+
+
+def _padded(mel: Float[np.ndarray, "M _"]) -> Float[np.ndarray, "M F"]:
+    """Zeros behind the last frame, or the first 204 frames; not yet normalised."""
+    mel = mel[:, :_FRAMES]
+    return np.pad(mel, ((0, 0), (0, _FRAMES - mel.shape[1]))).astype(np.float32)
+
+
+@functools.cache
+def _mel_filters() -> Float[np.ndarray, "_ M"]:
+    """Kaldi's triangles. One of them is too narrow for any frequency, which transformers warns about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
+        filters: np.ndarray = mel_filter_bank(
+            num_frequency_bins=_FFT // 2 + 1,
+            num_mel_filters=_BANDS,
+            min_frequency=_LOWEST,
+            max_frequency=_HIGHEST,
+            sampling_rate=RATE,
+            norm=None,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )
+    return filters
