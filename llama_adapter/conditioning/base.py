@@ -46,7 +46,7 @@ class ConditionerConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, int) and value < (0 if name in ("hidden_size", "feature_width") else 1):
+            if type(value) is int and value < (0 if name in ("hidden_size", "feature_width") else 1):
                 raise UserError(f"{name} of the conditioner is {value}. Use at least 1.")
 
     def sizes(self, hidden_size: int, feature_width: int, prompt_length: int) -> dict[str, int]:

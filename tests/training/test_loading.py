@@ -257,7 +257,7 @@ def test_ranks_share_a_plan_without_overlap():
 def test_streamed_data_are_refused(trainer, records):
     stream = datasets.Dataset.from_list(records(4)).to_iterable_dataset()
     with pytest.raises(
-        UserError, match=r"batching='tokens' plans an epoch .* Set batching=rows, or streaming"
+        UserError, match=r"batching='tokens' .* plan an epoch .* Set batching=rows and .* streaming"
     ):
         trainer(train=stream, batching="tokens", tokens_per_batch=30)
 
