@@ -18,7 +18,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.answer_file import AnswerFile
 from llama_adapter.evaluation.options import MEASURES, OptionsConfig, check_candidates, likelihood_scores
 from llama_adapter.evaluation.predictions import listed
-from llama_adapter.evaluation.predictor import Predictor, TextPredictor, sees_images
+from llama_adapter.evaluation.predictor import ModelPredictor, Predictor, sees_images
 from llama_adapter.evaluation.results import Scores, items_path, print_scores, write_results
 from llama_adapter.evaluation.task import EvaluateConfig, Question, Task
 from llama_adapter.generation.run import check_writable
@@ -128,11 +128,11 @@ def _check_files(questions: Sequence[Question], config: EvaluateConfig) -> None:
         )
 
 
-def _load(config: EvaluateConfig, questions: Sequence[Question], stderr: Console) -> TextPredictor:
+def _load(config: EvaluateConfig, questions: Sequence[Question], stderr: Console) -> ModelPredictor:
     """The model, with a line that says which; with a feature cache also the features of all pictures."""
     if not stderr.is_terminal:
         disable_progress_bar()
-    predictor = TextPredictor(config)
+    predictor = ModelPredictor(config)
     name, template = predictor.session.current, predictor.generator.template_name
     seeing = ", sees pictures" if predictor.sees_images else ""
     stderr.print(f"{name}, template {template}{seeing}", markup=False)

@@ -39,7 +39,7 @@ class Predictor(Protocol):
         """The log-likelihood of each candidate of each question."""
 
 
-class TextPredictor:
+class ModelPredictor:
     """A base model with or without adapters; of a question it is shown prompt and, if it sees, picture."""
 
     def __init__(self, config: SessionConfig) -> None:

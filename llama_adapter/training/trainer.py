@@ -9,7 +9,6 @@ that a change there is noticed before it changes a result. The trainer knows a m
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -17,22 +16,18 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
+from transformers import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import TrainOutput
 
 from llama_adapter.errors import UserError
 from llama_adapter.training.activation_memory import apply_checkpointing
 from llama_adapter.training.callbacks import JsonlLog, LoopHooks, ProgressBar
 from llama_adapter.training.config import TrainingConfig
-from llama_adapter.training.decay import published_decay_names
+from llama_adapter.training.evaluating import EvaluatingTrainer
 from llama_adapter.training.guard import Moment, ScalerWatch, check_gradient, check_losses
 from llama_adapter.training.labelled_loss import LabelledLoss
-from llama_adapter.training.layer_caching import LayerCachingTrainer
 from llama_adapter.training.loss import LabelledPositions, labelled_count
 from llama_adapter.training.metrics import (
-    AnswerLikelihood,
     ThroughputMeter,
     Work,
     peak_flops,
@@ -41,7 +36,6 @@ from llama_adapter.training.metrics import (
 )
 from llama_adapter.training.packing import packed_inputs
 from llama_adapter.training.requested import check_active, warn_about_loss_path
-from llama_adapter.training.schedule import EpochClock, PublishedSchedule, step_factor
 
 OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "_get_grad_norm": ("model", "grad_norm"),
@@ -81,7 +75,7 @@ PRIVATE_ATTRIBUTES = ("_created_lr_scheduler", "current_gradient_accumulation_st
 """Attributes of the host class that are read or set although they are not documented as an interface."""
 
 
-class Trainer(LayerCachingTrainer):
+class Trainer(EvaluatingTrainer):
     """Trains the adapter of a causal language model.
 
     Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold
@@ -118,7 +112,6 @@ class Trainer(LayerCachingTrainer):
         self.meter = ThroughputMeter()
         self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"
         self._flops = training_flops(self.parts.language_model)
-        self._likelihood = AnswerLikelihood()
         self._loss = LabelledLoss(self.args.loss_kernel, self.args.loss_chunk_rows, self.args.torch_compile)
         self._undo_checkpointing: Callable[[], None] = lambda: None
         self._step_tokens = (0, 0, 0)
@@ -126,7 +119,6 @@ class Trainer(LayerCachingTrainer):
         """Whether a record of the optimiser step has an image, on any rank."""
         self._step_records: list[str] = []
         self._scaler_watch: ScalerWatch | None = None
-        self._batches_per_epoch: int | None = None
         self._bar = ProgressBar(self.console)
         self._set_callbacks()
 
@@ -150,7 +142,7 @@ class Trainer(LayerCachingTrainer):
         Raises:
             UserError: When a loss is not finite, or the batch has no labels.
         """
-        outputs, losses, positions = self._forward(model, inputs, self.args.label_smoothing_factor)
+        outputs, losses, positions = self.token_losses(model, inputs, self.args.label_smoothing_factor)
         if self.args.stop_on_non_finite:
             record_ids = list(inputs.get("record_id", []))
             owners = positions.rows
@@ -166,14 +158,14 @@ class Trainer(LayerCachingTrainer):
         loss = loss + self._auxiliary_loss(outputs)
         return (loss, outputs) if return_outputs else loss
 
-    def _forward(
+    def token_losses(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
         label_smoothing: float = 0.0,
         all_logits: bool = False,
     ) -> tuple[Any, Float[Tensor, " N"], LabelledPositions]:
-        """Run the model without labels and ids; ``all_logits`` is for who reads its outputs' logits."""
+        """See ``EvaluatingTrainer.token_losses``."""
         if inputs.get("labels") is None:
             raise UserError(
                 f"A batch has {sorted(inputs)} but no labels. Use llama_adapter.data.PaddingCollator."
@@ -254,112 +246,6 @@ class Trainer(LayerCachingTrainer):
             learning_rate=float(rate),
             precision=str(self.args.mixed_precision),
         )
-
-    # Evaluation
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """The host's loader, without ``dataloader_drop_last``: every record is evaluated."""
-        with self._keeping_last_batch():
-            return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """The host's loader, without ``dataloader_drop_last``."""
-        with self._keeping_last_batch():
-            return super().get_test_dataloader(test_dataset)
-
-    @contextmanager
-    def _keeping_last_batch(self) -> Iterator[None]:
-        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            yield
-        finally:
-            self.args.dataloader_drop_last = asked
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, "B T V"] | None, Int[Tensor, "B T"] | None]:
-        """Evaluate one batch: rows for the exact mean, logits for ``compute_metrics`` if there is one."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs, losses, positions = self._forward(model, inputs, all_logits=not prediction_loss_only)
-        nll, tokens = self.gathered(*positions.per_row(losses))
-        self._likelihood.add(nll, tokens)
-        loss = losses.sum() / max(losses.numel(), 1)
-        if prediction_loss_only:
-            return loss, None, None
-        return loss, outputs.logits.detach(), inputs["labels"]
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """The host's loop; ``{prefix}_loss`` becomes the mean over all labelled tokens of the set."""
-        self._likelihood = AnswerLikelihood()
-        output = super().evaluation_loop(
-            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-        )
-        metrics = output.metrics if output.metrics is not None else {}
-        metrics.update(self._likelihood.metrics(metric_key_prefix))
-        return output._replace(metrics=metrics)
-
-    # Optimisation
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the parameters that decay, by ``weight_decay_rule``."""
-        if self.args.weight_decay_rule == "published":
-            return published_decay_names(model.named_parameters())
-        return super().get_decay_parameter_names(model)
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The host's optimiser, in which groups have the learning rates that were given to them."""
-        fresh = self.optimizer is None
-        optimizer = super().create_optimizer(model)
-        if fresh:
-            self.groups.set_rates(optimizer)
-        return optimizer
-
-    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
-        """As the host does; the number of batches is kept for the published schedule."""
-        self._batches_per_epoch = len(dataloader) if has_length(dataloader) else None
-        return super().set_initial_training_values(args, dataloader)
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> LRScheduler:
-        """The learning-rate schedule that ``schedule`` names.
-
-        Raises:
-            UserError: When the published schedule, which counts epochs, meets data without a length.
-        """
-        if self.args.schedule == "transformers" or self.lr_scheduler is not None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if not self._batches_per_epoch:
-            raise UserError(
-                f"schedule={self.args.schedule!r} counts epochs, and streamed training data has no length. "
-                "Set schedule=transformers with warmup_steps, or load the data without streaming."
-            )
-        clock = EpochClock(
-            batches_per_epoch=self._batches_per_epoch, accumulation=self.args.gradient_accumulation_steps
-        )
-        schedule = PublishedSchedule(
-            peak=self.args.learning_rate,
-            minimum=self.args.min_learning_rate,
-            warmup_epochs=self.args.warmup_epochs,
-            epochs=clock.epoch(num_training_steps) if self.args.max_steps > 0 else self.args.num_train_epochs,
-        )
-        chosen = optimizer if optimizer is not None else self.optimizer
-        if chosen is None:
-            raise UserError(f"The optimizer is {chosen}. Use create_optimizer() before create_scheduler().")
-        self.lr_scheduler = LambdaLR(chosen, step_factor(schedule, clock))
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
 
     # Running and logging
 

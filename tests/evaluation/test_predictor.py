@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llama_adapter import ZeroInitConfig
-from llama_adapter.evaluation.predictor import TextPredictor
+from llama_adapter.evaluation.predictor import ModelPredictor
 from llama_adapter.evaluation.task import Question
 from llama_adapter.generation.config import SessionConfig
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
@@ -34,7 +34,7 @@ def adapter(tiny_base, tmp_path):
 
 
 def identity(**settings):
-    return TextPredictor(SessionConfig(**settings)).identity
+    return ModelPredictor(SessionConfig(**settings)).identity
 
 
 def test_identity_is_what_decides_an_answer(tiny_base, adapter):
@@ -56,7 +56,7 @@ def test_identity_is_what_decides_an_answer(tiny_base, adapter):
 
 
 def test_an_adapter_answers_in_its_own_template(adapter):
-    predictor = TextPredictor(SessionConfig(adapter=[adapter("a", 1.0)], max_new_tokens=4))
+    predictor = ModelPredictor(SessionConfig(adapter=[adapter("a", 1.0)], max_new_tokens=4))
     question = Question("1", "Which?", candidates=["north", "south"])
     assert predictor.generator.template_name == "plain"
     assert predictor.length(question) == len("<Which?")
@@ -86,7 +86,7 @@ def questions(paths):
 
 def test_a_model_that_sees_is_shown_the_pictures(seeing):
     folder, paths = seeing
-    predictor = TextPredictor(SessionConfig(adapter=[folder], max_new_tokens=8, batch_size=3))
+    predictor = ModelPredictor(SessionConfig(adapter=[folder], max_new_tokens=8, batch_size=3))
     asked = questions(paths)
     assert predictor.sees_images
     answers = predictor.answer(asked)
@@ -97,7 +97,7 @@ def test_a_model_that_sees_is_shown_the_pictures(seeing):
 
 def test_likelihoods_are_those_of_the_whole_model(seeing):
     folder, paths = seeing
-    predictor = TextPredictor(SessionConfig(adapter=[folder], batch_size=4))
+    predictor = ModelPredictor(SessionConfig(adapter=[folder], batch_size=4))
     found = predictor.log_likelihoods(questions(paths))
     assert found[0] == pytest.approx(found[3], abs=1e-5)
     model = ImageConditionedModel.from_pretrained(folder)

@@ -101,12 +101,12 @@ def test_a_batch_is_its_records_alone(config, images):
             (made.data_collator, [rows]),
             (made.packing_collator, [rows]),
         ]:
-            losses = [made._forward(made.model, collate(part))[1] for part in parts]
+            losses = [made.token_losses(made.model, collate(part))[1] for part in parts]
             sums.append(sorted(torch.cat(losses).tolist()))
     assert sums[1] == pytest.approx(sums[0], rel=1e-6)
     assert sums[2] == pytest.approx(sums[0], rel=1e-6)
     with torch.no_grad():
-        blind = made._forward(made.model, made.data_collator([row | {"media": []} for row in rows]))[1]
+        blind = made.token_losses(made.model, made.data_collator([row | {"media": []} for row in rows]))[1]
     assert sorted(blind.tolist()) != pytest.approx(sums[0], rel=2e-5)
 
 
