@@ -242,7 +242,7 @@ class _Clock:
         self.flops = fit_flops(
             lambda rows: _all_flops(simulation.cost(variant, rows)),
             min(typical, workload.longest),
-            simulation.features is not None,
+            simulation.features is not None and workload.images > 0,
         )
 
     def load(self, size: int, devices: int) -> EpochLoad:
@@ -278,7 +278,14 @@ class _Clock:
     ) -> float:
         """Seconds of an epoch."""
         load = self.load(size, devices)
-        counted = self.flops.of(load.padded, load.squares, load.labelled, load.batches * devices, load.images)
+        counted = self.flops.of(
+            padded=load.padded,
+            squares=load.squares,
+            labelled=load.labelled,
+            records=load.records,
+            batches=load.batches * devices,
+            images=load.images,
+        )
         flops = counted * self._recomputed(variant)
         quantised = quantisation != "none"
         weights = sizes.total + (sizes.quantised(quantisation) - sizes.linear if quantised else 0)

@@ -61,6 +61,8 @@ class EpochLoad:
     """Tokens with padding: the sum of B T."""
     squares: float
     """The sum of B T T, by which attention grows."""
+    records: int
+    """All records."""
     images: int = 0
     """Images of all records."""
 
@@ -154,6 +156,7 @@ class Workload:
             labelled=int(self.labelled.sum()),
             padded=round(float((counts * widths).sum())),
             squares=float((counts * widths**2).sum()),
+            records=len(self.lengths),
             images=self.images,
         )
 

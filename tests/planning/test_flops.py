@@ -1,4 +1,4 @@
-"""FLOPs of any batch from those of four."""
+"""FLOPs of any batch from those of six."""
 
 import pytest
 import torch
@@ -12,19 +12,27 @@ from llama_adapter.planning.step import Row, StepSettings, measure_step
 from tests.tiny import tiny_llama
 
 
-def test_a_polynomial_is_found_again():
-    true = FlopModel(7.0, 3.0, 11.0, 100.0)
+@pytest.mark.parametrize("sees", [False, True])
+@pytest.mark.parametrize("length", [4, 9, 40])
+def test_a_polynomial_is_found_again(length, sees):
+    true = FlopModel(7.0, 3.0, 11.0, 100.0, 13.0, 17.0 if sees else 0.0)
 
     def count(rows):
-        length = max(row.tokens for row in rows)
-        labelled = sum(row.labelled for row in rows)
-        return round(true.of(len(rows) * length, len(rows) * length**2, labelled))
+        return round(true.of(**sums(rows)))
 
-    found = fit_flops(count, 40)
-    assert found.per_token == pytest.approx(7)
-    assert found.per_square == pytest.approx(3)
-    assert found.per_label == pytest.approx(11)
-    assert found.per_batch == pytest.approx(100)
+    found = fit_flops(count, length, sees)
+    assert vars(found) == pytest.approx(vars(true), rel=1e-6, abs=1e-6)
+
+
+def sums(rows):
+    length = max(row.tokens for row in rows)
+    return {
+        "padded": len(rows) * length,
+        "squares": len(rows) * length**2,
+        "labelled": sum(row.labelled for row in rows),
+        "records": len(rows),
+        "images": sum(row.has_image for row in rows),
+    }
 
 
 def test_batches_that_were_not_counted_are_predicted_exactly():
@@ -40,7 +48,8 @@ def test_batches_that_were_not_counted_are_predicted_exactly():
     found = fit_flops(count, 20)
     rows = [Row(37, 9), Row(30, 30), Row(12, 4)]
     # the first token of the second row has a label and nothing before it
-    expected = found.of(3 * 37, 3 * 37**2, 9 + 29 + 4)
+    expected = found.of(padded=3 * 37, squares=3 * 37**2, labelled=9 + 29 + 4, records=3)
     assert count(rows) == pytest.approx(expected, rel=1e-9)
     assert found.per_square > 0
+    assert found.per_record == pytest.approx(0, abs=1)
     assert torch.is_grad_enabled()
