@@ -1,13 +1,14 @@
 """Arithmetic on embeddings: a weighted sum of records of any modalities, row by row.
 
 Unusual: weights may be negative. They are divided by their sum, and the sum of the embeddings is not
-normalised again, as ImageBind-LLM was trained; so a single image is scaled by 1/(1 + 1e-6). Source: fact
-sheet 07, section 6, row 12.
+normalised again, as ImageBind-LLM was trained; so a single image is scaled by 1/(1 + 1e-6). Other rules have
+names. Source: fact sheet 07, section 6, row 12.
 
 Dimensions: R records, E width of the shared space.
 """
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -16,17 +17,23 @@ from torch.nn import functional
 
 from llama_adapter.errors import UserError
 
+Rule: TypeAlias = Literal["published", "unit"]
+"""``published``: a mix is as long as weights and angles make it. ``unit``: it is brought to length 1."""
+
 _EPSILON = 1e-6
 
 
 def mix(
-    embeddings: Sequence[Float[Tensor, "R E"]], weights: Sequence[float] | Sequence[Float[Tensor, " R"]]
+    embeddings: Sequence[Float[Tensor, "R E"]],
+    weights: Sequence[float] | Sequence[Float[Tensor, " R"]],
+    rule: Rule = "published",
 ) -> Float[Tensor, "R E"]:
     """The mix of several inputs of each record.
 
     Args:
         embeddings: one per input, of any modality and length; each is normalised first.
         weights: one per input, the same for all records or one for each.
+        rule: what becomes of the length of the sum.
 
     Raises:
         UserError: there is nothing to mix, a weight is missing, or weights cancel each other.
@@ -48,4 +55,5 @@ def mix(
             "Change one of them, since they are divided by their sum."
         )
     units = functional.normalize(torch.stack(list(embeddings)), dim=-1)
-    return torch.einsum("mr,mre->re", shares / (total + _EPSILON), units)
+    mixed = torch.einsum("mr,mre->re", shares / (total + _EPSILON), units)
+    return functional.normalize(mixed, dim=-1) if rule == "unit" else mixed

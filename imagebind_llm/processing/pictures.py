@@ -24,7 +24,7 @@ _PICTURE_TYPES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".g
 _EIGHT_BIT = ("L", "LA", "P", "RGB", "RGBA", "1")
 
 
-def load_picture(path: str | Path, size: int) -> Float[Tensor, "3 S S"]:
+def load_picture(path: Any, size: int) -> Float[Tensor, "3 S S"]:
     """A picture file as the vision tower takes it.
 
     Raises:

@@ -13,6 +13,7 @@ Dimensions: R records, N feature tokens, C width of the features, A vectors per 
 for all of them, H hidden size of the language model.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
@@ -25,6 +26,8 @@ from llama_adapter.errors import UserError
 
 CONDITIONERS: dict[str, tuple[type["ConditionerConfig"], type["Conditioner"]]] = {}
 """Kind -> its config and its module."""
+ELSEWHERE = {"bind": "imagebind_llm.bind"}
+"""Kind -> the module of another package that registers it, imported when a folder asks for it."""
 
 Features: TypeAlias = Float[Tensor, "R N C"] | Sequence[Float[Tensor, "R _ _"]]
 """Features of each record, or a list of levels, whose widths are joined."""
@@ -151,8 +154,10 @@ def make_conditioner(config: ConditionerConfig | Mapping[str, Any]) -> Condition
     """
     options = config if isinstance(config, Mapping) else {"kind": config.kind}
     kind = options.get("kind")
+    if kind not in CONDITIONERS and kind in ELSEWHERE:
+        importlib.import_module(ELSEWHERE[kind])
     if kind not in CONDITIONERS:
-        raise UserError(f"Unknown conditioner {kind!r}. Use one of {sorted(CONDITIONERS)}.")
+        raise UserError(f"Unknown conditioner {kind!r}. Use one of {sorted({*CONDITIONERS, *ELSEWHERE})}.")
     config_class, module = CONDITIONERS[kind]
     if isinstance(config, Mapping):
         try:

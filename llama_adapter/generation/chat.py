@@ -6,15 +6,18 @@ anything itself.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from llama_adapter.data import Turn
 from llama_adapter.errors import UserError
 from llama_adapter.generation.prompts import with_system
 from llama_adapter.generation.session import Session
+from llama_adapter.multimodal.inputs import MODALITIES, Mix, WeightedInput, as_shown, read_input
 
 HELP = (
     "/reset forgets the conversation, /adapter NAME switches, /image FILE shows an image, "
-    "/image takes it away, /exit leaves."
+    "/image takes it away, /with audio FILE:0.5 mixes another input in (for adapters of ImageBind), "
+    "/exit leaves."
 )
 _PROBE = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
 
@@ -22,28 +25,31 @@ _PROBE = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
 class Chat:
     """A conversation with one session's models."""
 
-    def __init__(self, session: Session, write: Callable[[str], object], image: str | None = None) -> None:
+    def __init__(
+        self, session: Session, write: Callable[[str], object], image: Mix | str | None = None
+    ) -> None:
         """Starts with an empty history.
 
         Args:
             session: the loaded models.
             write: takes text for the terminal; nothing is added to it.
-            image: file of the image that the conversation begins with.
+            image: what the conversation begins with: the file of an image, or a mix of inputs.
         """
         self.session = session
         self.write = write
         self.history: list[Turn] = []
-        self.image: str | None = None
-        self.commands = {
+        self.image: Mix | str | None = None
+        self.commands: dict[str, Callable[[str], object]] = {
             "/reset": self._reset,
             "/adapter": self._switch,
-            "/image": self._show,
+            **{f"/{name}": partial(self._show, name) for name in MODALITIES},
+            "/with": self._add,
             "/help": self._help,
         }
         self.generator = session.generator()
         self.remembers = self._has_history()
         if image is not None:
-            self._show(image)
+            self._look_at(image)
 
     def run(self, ask: Callable[[], str]) -> None:
         """Answers lines until /exit or the end of the input.
@@ -90,12 +96,25 @@ class Chat:
         self.history = []
         self.write("The conversation starts anew.\n")
 
-    def _show(self, path: str) -> None:
-        """Changes the image that is looked at, or takes it away; the conversation starts anew."""
-        if path:
-            self.generator.seen([path])  # what cannot be read, or not be seen, is said before
-        self.image, self.history = path or None, []
-        self.write(f"The conversation starts anew, {f'about {path}' if path else 'without an image'}.\n")
+    def _show(self, modality: str, written: str) -> None:
+        """Changes what is looked at, or takes it away."""
+        self._look_at(as_shown([read_input(modality, written)] if written else []))
+
+    def _add(self, written: str) -> None:
+        """Mixes one more input into what is looked at."""
+        modality, _, content = written.partition(" ")
+        if modality not in MODALITIES:
+            raise UserError(f"{modality!r} is no modality. Use /with and one of {', '.join(MODALITIES)}.")
+        image = self.image
+        before = image.inputs if isinstance(image, Mix) else [WeightedInput("image", image)] if image else []
+        self._look_at(as_shown([*before, read_input(modality, content.strip())]))
+
+    def _look_at(self, image: Mix | str | None) -> None:
+        """The conversation starts anew."""
+        if image is not None:
+            self.generator.seen([image])  # what cannot be read, or not be seen, is said before
+        self.image, self.history = image, []
+        self.write(f"The conversation starts anew, {f'about {image}' if image else 'without an image'}.\n")
 
     def _switch(self, name: str) -> None:
         """Changes the adapter; the conversation stays."""

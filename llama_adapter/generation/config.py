@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_adapter.errors import UserError
+from llama_adapter.multimodal.inputs import MODALITIES
 
 
 @dataclass(kw_only=True)
@@ -78,6 +79,9 @@ class SessionConfig(SamplingConfig):
     feature_cache: str | None = None
     """Folder that keeps what the image encoder makes of each image, for the next run; none by default."""
 
+    visual_cache: str | None = None
+    """Folder of `cache build`, or an index file: embeddings are drawn towards those of its pictures first."""
+
     device: str = "auto"
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
 
@@ -91,12 +95,35 @@ class GenerateConfig(SessionConfig):
 
     image: list[str] = field(default_factory=list)
     """Image file for an adapter that was trained with images; one for all prompts, or repeated, one for each.
-    In a chat the image of the first question; /image changes it."""
+    In a chat the image of the first question; /image changes it. An adapter trained with ImageBind mixes
+    inputs of several options, each FILE or FILE:WEIGHT; weights may be negative."""
+
+    video: list[str] = field(default_factory=list)
+    """A video, or VIDEO:WEIGHT; may be repeated, as all that follow."""
+
+    text: list[str] = field(default_factory=list)
+    """A text beside the prompt, which ImageBind reads as it sees an image; or TEXT:WEIGHT."""
+
+    audio: list[str] = field(default_factory=list)
+    """A sound."""
+
+    depth: list[str] = field(default_factory=list)
+    """A depth map."""
+
+    thermal: list[str] = field(default_factory=list)
+    """A thermal picture."""
+
+    imu: list[str] = field(default_factory=list)
+    """A motion, as CSV or NPY."""
+
+    point: list[str] = field(default_factory=list)
+    """A point cloud."""
 
     prompt_file: str | None = None
     """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages`, `instruction` or
-    `conversations`, with `image` (beside the file) where one belongs to it, and with `adapter` where one of
-    several adapters is to answer."""
+    `conversations`, with `image` (beside the file) where one belongs to it, or `inputs` such as
+    {"audio": "rain.wav:0.3", "text": "a dog"}, and with `adapter` where one of several adapters is to
+    answer."""
 
     output: str | None = None
     """JSONL file for the answers, instead of printing them."""
@@ -115,21 +142,31 @@ class GenerateConfig(SessionConfig):
         given = [name for name, present in asked.items() if present]
         if len(given) != 1:
             raise UserError(f"Got {' and '.join(given) or 'no prompt'}. Use one of {', '.join(asked)}.")
-        self._check_images()
+        self._check_inputs()
         if self.interactive and self.output is not None:
             raise UserError(
                 f"output is {self.output!r}, but a chat is not written. Use --prompt or --prompt-file."
             )
 
-    def _check_images(self) -> None:
-        """Refuses images that belong to no prompt."""
-        if self.prompt_file is not None and self.image:
+    @property
+    def inputs(self) -> dict[str, list[str]]:
+        """What is shown beside the prompts, by modality, as it was written."""
+        return {name: given for name in MODALITIES if (given := getattr(self, name))}
+
+    @property
+    def one_image_each(self) -> bool:
+        """Whether every one of several prompts has an image of its own."""
+        return set(self.inputs) == {"image"} and len(self.image) == len(self.prompt) > 1
+
+    def _check_inputs(self) -> None:
+        """Refuses inputs that belong to no prompt."""
+        if self.prompt_file is not None and self.inputs:
             raise UserError(
-                f"image is {self.image}, but prompts come from {self.prompt_file!r}. "
-                "Use the field `image` of its records."
+                f"{' and '.join(self.inputs)} came, but prompts come from {self.prompt_file!r}. "
+                "Use the fields `image` and `inputs` of its records."
             )
-        most = len(self.prompt) if self.prompt else 1
-        if len(self.image) not in (0, 1, most):
+        most = len(self.prompt)
+        if set(self.inputs) == {"image"} and most > 1 and len(self.image) not in (1, most):
             raise UserError(
                 f"{len(self.image)} images came for {most} prompts. Use one for all, or one for each."
             )

@@ -94,7 +94,7 @@ class Generator:
             conversations: each ends with the user's turn.
             settings: see there.
             adapters: see there.
-            images: of each conversation, a file or a picture of Pillow; None for none, which is the default.
+            images: of each conversation, as ``Sight.inputs`` takes them; None for none, the default.
 
         Raises:
             UserError: see there; or an image came for a model that sees none, or cannot be read.
@@ -117,7 +117,7 @@ class Generator:
         turns: Sequence[Turn],
         settings: SamplingConfig,
         write: Callable[[str], object],
-        image: str | None = None,
+        image: Any = None,
     ) -> str:
         """Answers one conversation and hands on the text as soon as it is certain.
 
@@ -125,7 +125,7 @@ class Generator:
             turns: a conversation that ends with the user's turn.
             settings: how tokens are chosen.
             write: called with each piece; the pieces together are the answer.
-            image: file of the image that belongs to it.
+            image: what is shown with it: a file, a picture of Pillow or a ``Mix``.
 
         Returns:
             The whole answer.

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from llama_adapter.data import Turn
-from llama_adapter.data.fields import Parsed, media_paths, message_turns
+from llama_adapter.data.fields import Parsed, listed, media_paths, message_turns
 from llama_adapter.data.formats import images_of, read_conversations
 from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
+from llama_adapter.multimodal.inputs import MODALITIES, Mix, as_shown, read_inputs
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Prompt:
     """Name of the adapter that answers; None for the one that is chosen for all."""
     id: str | int | None = None
     """The record's own id, by which its answer is found again; None where it has none."""
-    image: str | None = None
-    """File of the image that belongs to it."""
+    image: Mix | str | None = None
+    """What is shown with it: the file of an image, or inputs of other modalities or with weights."""
 
 
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
@@ -102,15 +103,25 @@ def _parse_json(text: str, place: str) -> Any:
 def _prompt(row: Any, place: str, folder: Path, system: str | None) -> Prompt:
     """One prompt from its record; an image lies beside the file."""
     turns, images = _turns(row, place)
-    if len(images) > 1:
-        raise UserError(f"{place}: names {len(images)} images ({images}). Use one per record.")
-    image = str(folder / Path(images[0]).expanduser()) if images else None
-    if image is not None and not Path(image).is_file():
-        raise UserError(
-            f"{place}: the image {image!r} does not exist. Use a path from the folder of the file."
-        )
+    try:
+        inputs = _inputs(row)
+        image = as_shown(read_inputs({**inputs, "image": [*images, *inputs.get("image", [])]}, folder))
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
     asked = with_image(with_system(turns, system), image)
     return Prompt(place, asked, _adapter(row, place), _id(row, place), image)
+
+
+def _inputs(row: Any) -> dict[str, list[str]]:
+    """The field `inputs` of a record: modality -> files or texts, each with or without a weight."""
+    given = row.get("inputs") if isinstance(row, dict) else None
+    if given is None:
+        return {}
+    known = isinstance(given, dict) and set(given) <= set(MODALITIES)
+    found = {name: listed(value) for name, value in given.items()} if known else {}
+    if not known or not all(isinstance(one, str) for values in found.values() for one in values):
+        raise UserError(f"inputs is {given!r}. Use files or texts under some of {MODALITIES}.")
+    return found
 
 
 def with_image(turns: list[Turn], image: Any) -> list[Turn]:

@@ -19,6 +19,7 @@ from llama_adapter.generation.chat import Chat
 from llama_adapter.generation.config import GenerateConfig
 from llama_adapter.generation.prompts import Prompt, read_prompts, with_image, with_system
 from llama_adapter.generation.session import BASE, Session, check_images, check_names, name_adapters
+from llama_adapter.multimodal.inputs import as_shown, read_inputs
 
 
 def run(config: GenerateConfig) -> int:
@@ -39,7 +40,7 @@ def run(config: GenerateConfig) -> int:
         stdout.out(text, end="", highlight=False)
 
     if config.interactive:
-        Chat(session, write, next(iter(config.image), None)).run(lambda: stdout.input("> "))
+        Chat(session, write, as_shown(read_inputs(config.inputs))).run(lambda: stdout.input("> "))
     elif config.output is not None:
         write_answers(session, prompts, Path(config.output), stderr)
     elif config.prompt_file is not None:
@@ -61,7 +62,7 @@ def write_answers(session: Session, prompts: Sequence[Prompt], path: Path, conso
                 "prompt": prompt.turns[-1].full_text,
                 "answer": answer,
                 "adapter": prompt.adapter or session.current,
-                **({} if prompt.image is None else {"image": prompt.image}),
+                **({} if prompt.image is None else {"image": str(prompt.image)}),
             }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             lines.flush()
@@ -82,9 +83,10 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
     if config.prompt_file is not None:
         return read_prompts(Path(config.prompt_file), config.system)
     prompts = []
+    inputs = read_inputs(config.inputs)
     for number, text in enumerate(config.prompt):
-        image = config.image[number % len(config.image)] if config.image else None
-        if image is not None:
+        image = as_shown([inputs[number]] if config.one_image_each else inputs)
+        if isinstance(image, str):
             read_image(image)
         turns = with_image(with_system([Turn("user", text)], config.system), image)
         prompts.append(Prompt(f"prompt:{number + 1}", turns, image=image))

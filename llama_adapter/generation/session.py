@@ -30,8 +30,9 @@ from llama_adapter.models import (
     read_notes,
     recorded_base,
 )
-from llama_adapter.multimodal.model import ImageConditionedModel
-from llama_adapter.multimodal.sight import Sight
+from llama_adapter.multimodal.inputs import Mix
+from llama_adapter.multimodal.model import ImageConditionedModel, saved_vision
+from llama_adapter.multimodal.sight import SENSES, Sight, make_sight
 
 BASE = "base"
 NO_ADAPTER = "__base__"
@@ -106,7 +107,8 @@ class Session:
         if name not in self._sights and name in self.folders and has_conditioner(self.folders[name]):
             model = ImageConditionedModel.around(cast("PeftModel", self.model), self.folders[name], None)
             model.conditioner.to(self.model.device).requires_grad_(False)
-            self._sights[name] = Sight(model.eval(), self.config.feature_cache)
+            config = self.config
+            self._sights[name] = make_sight(model.eval(), config.feature_cache, config.visual_cache)
         return self._sights.get(name)
 
     def answer(self, prompts: Sequence[Prompt]) -> list[str]:
@@ -195,10 +197,18 @@ def check_images(prompts: Sequence[Prompt], folders: Mapping[str, Path], chosen:
     for prompt in prompts:
         name = prompt.adapter or chosen
         if prompt.image is not None and not (name in folders and has_conditioner(folders[name])):
+            shown = f"the image {prompt.image!r}" if isinstance(prompt.image, str) else prompt.image
             raise UserError(
-                f"{prompt.place}: the image {prompt.image!r} came for {name!r}, which has no conditioner and "
+                f"{prompt.place}: {shown} came for {name!r}, which has no conditioner and "
                 "sees none. Use an adapter that was trained with images, or leave the image out."
             )
+        if isinstance(prompt.image, Mix):
+            vision = saved_vision(folders[name])
+            if vision is not None and vision.kind not in SENSES:
+                raise UserError(
+                    f"{prompt.place}: {prompt.image} came for {name!r}, whose encoder ({vision.kind}) takes "
+                    "one image per prompt. Use one image without a weight, or an adapter of ImageBind."
+                )
 
 
 def name_adapters(given: list[str]) -> dict[str, Path]:

@@ -7,9 +7,10 @@ here.
 Dimensions: R rows, N feature tokens of an image, C their width.
 """
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Shaped
@@ -17,24 +18,43 @@ from torch import Tensor
 
 from llama_adapter.data.identity import weights_digest
 from llama_adapter.errors import UserError
+from llama_adapter.multimodal.inputs import Mix
 from llama_adapter.multimodal.model import ImageConditionedModel
 from llama_adapter.vision import VisionEncoder, load_encoder
 
 KEPT_IMAGES = 64
 """Features of so many images stay in memory."""
+SENSES = {"imagebind": "imagebind_llm.senses:Senses"}
+"""Kind of encoder -> `module:class` of what shows more than images."""
+VISUAL_CACHE = "imagebind_llm.cache.blending:open_blend"
+"""`module:function` that opens a visual cache for an encoder's settings."""
+
+Blend: TypeAlias = Callable[[Float[Tensor, "R E"]], Float[Tensor, "R E"]]
+"""What becomes of global features before the conditioner takes them."""
 
 
 class Sight:
     """Shows a model images by their files."""
 
-    def __init__(self, model: ImageConditionedModel, cache: str | Path | None = None) -> None:
+    def __init__(
+        self, model: ImageConditionedModel, cache: str | Path | None = None, blend: Blend | None = None
+    ) -> None:
         """Loads nothing yet.
 
         Args:
             model: base, adapter and conditioner; an encoder, or the settings of one.
             cache: folder that keeps features, shared by all encoders.
+            blend: for a conditioner of one global feature: changes it first, as a visual cache does.
+
+        Raises:
+            UserError: there is something to blend, and images have several features.
         """
-        self.model, self.cache = model, cache
+        if blend is not None and model.conditioner.num_tokens != 1:
+            raise UserError(
+                f"A visual cache came for the conditioner {model.conditioner.config.kind!r}, which takes "
+                "more than one global feature of an image. Leave the cache out."
+            )
+        self.model, self.cache, self.blend = model, cache, blend
         self._kept: dict[str, Float[Tensor, "N C"]] = {}
 
     @property
@@ -84,8 +104,14 @@ class Sight:
             ``features`` and ``feature_mask``; nothing where no row has an image.
 
         Raises:
-            UserError: a file is no image.
+            UserError: a file is no image, or several inputs came for a row.
         """
+        if mixed := next((image for image in images if isinstance(image, Mix)), None):
+            kind = "unknown" if self.model.encoder_config is None else self.model.encoder_config.kind
+            raise UserError(
+                f"{mixed} came to a model whose encoder ({kind}) takes one image per prompt. "
+                "Use one image without a weight, or an adapter of ImageBind."
+            )
         given = {_name(image): image for image in images if image is not None}
         if not given:
             return {}
@@ -95,7 +121,16 @@ class Sight:
         for row, image in enumerate(images):
             if image is not None:
                 features[row] = found[_name(image)]
-        has_image = torch.tensor([image is not None for image in images], device=features.device)
+        return self._batch(features, [image is not None for image in images])
+
+    def _batch(
+        self, features: Float[Tensor, "R N C"], present: Sequence[bool]
+    ) -> dict[str, Shaped[Tensor, "R ..."]]:
+        """The model's inputs; features of rows that have none do not matter."""
+        has_image = torch.tensor(present, device=features.device)
+        if self.blend is not None:
+            blended = self.blend(features[has_image, 0])
+            features[has_image, 0] = blended.to(features.dtype)
         return {"features": features, "feature_mask": has_image[:, None].expand(features.shape[:2])}
 
     def _features(self, images: dict[str, Any]) -> dict[str, Float[Tensor, "N C"]]:
@@ -113,6 +148,32 @@ class Sight:
                 list({**self._kept, **{file: found[file] for file in files}}.items())[-KEPT_IMAGES:]
             )
         return found
+
+
+def make_sight(
+    model: ImageConditionedModel, cache: str | Path | None = None, visual_cache: str | Path | None = None
+) -> Sight:
+    """What shows a model what its encoder knows: images, or inputs of many modalities.
+
+    Args:
+        model: see ``Sight``.
+        cache: see ``Sight``.
+        visual_cache: folder of ``cache build``, or an index file; None for none.
+
+    Raises:
+        UserError: the visual cache cannot be used with this model.
+    """
+    config = model.encoder_config
+    maker = Sight if config is None or config.kind not in SENSES else _named(SENSES[config.kind])
+    blend = None if visual_cache is None else _named(VISUAL_CACHE)(visual_cache, config)
+    sight: Sight = maker(model, cache, blend)
+    return sight
+
+
+def _named(place: str) -> Any:
+    """What a text of the form `module:name` names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _name(image: Any) -> str:

@@ -10,15 +10,15 @@ from llama_adapter.errors import UserError
 class VisionConfig:
     """An image encoder and its outputs."""
 
-    kind: Literal["transformers", "open_clip", "timm"]
-    """The library that has the encoder."""
+    kind: Literal["transformers", "open_clip", "timm", "imagebind"]
+    """The library that has the encoder; ImageBind's is in `imagebind_llm`."""
     name_or_path: str
-    """transformers: a folder or the name of a model on the hub (CLIP, SigLIP, DINOv2). open_clip: a name such
-    as ViT-L-14, or ``local-dir:FOLDER``. timm: a name such as vit_base_patch16_224."""
+    """transformers: a folder or the name of a model on the hub (CLIP, SigLIP, DINOv2). imagebind: a folder.
+    open_clip: a name such as ViT-L-14, or ``local-dir:FOLDER``. timm: a name such as vit_base_patch16_224."""
     weights: str | None = None
     """open_clip: a pretrained tag or a file; nothing with ``local-dir:`` and ``hf-hub:``, which bring
     them along. timm: ``hub`` (also for ``local-dir:`` and ``hf-hub:``) or a file. Without them the encoder is
-    random. transformers always takes those of ``name_or_path``."""
+    random. transformers and imagebind always take those of ``name_or_path``."""
     levels: list[int] = field(default_factory=lambda: [-1])
     """Blocks (or stages) whose outputs are taken, from 0; negative ones count from the last. The last one's
     tokens have passed the encoder's final norm. Several are joined by their width."""
@@ -36,8 +36,13 @@ class VisionConfig:
     def __post_init__(self) -> None:
         if not self.levels:
             raise UserError("levels of the image encoder is []. Use [-1] for the last one.")
-        if self.weights is not None and self.kind == "transformers":
+        if self.weights is not None and self.brings_weights:
             raise UserError(
-                f"weights={self.weights!r} does not go with the kind 'transformers'. "
+                f"weights={self.weights!r} does not go with the kind {self.kind!r}. "
                 "Set name_or_path to the folder that has them."
             )
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the weights are always those of ``name_or_path``."""
+        return self.kind in ("transformers", "imagebind")

@@ -6,12 +6,13 @@ records one. ``features`` keeps what it computes on disk, under everything that 
 Dimensions: B images, N tokens, C width of all levels together, S height, T width in pixels.
 """
 
+import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -24,14 +25,18 @@ from llama_adapter.data.images import read_image
 from llama_adapter.errors import UserError
 from llama_adapter.lazy import needed
 from llama_adapter.vision.config import VisionConfig
-from llama_adapter.vision.open_clip_tower import load_open_clip
-from llama_adapter.vision.timm_tower import load_timm
 from llama_adapter.vision.tower import ImageTransform, Tower
-from llama_adapter.vision.transformers_tower import load_transformers
 
 _log = logging.getLogger(__name__)
 
-_LOADERS = {"transformers": load_transformers, "open_clip": load_open_clip, "timm": load_timm}
+_LOADERS = {
+    "transformers": "llama_adapter.vision.transformers_tower:load_transformers",
+    "open_clip": "llama_adapter.vision.open_clip_tower:load_open_clip",
+    "timm": "llama_adapter.vision.timm_tower:load_timm",
+    "imagebind": "imagebind_llm.vision_tower:load_imagebind",
+}
+"""Kind -> `module:function` that makes tower and preprocessing. The function takes the settings; where
+``VisionConfig.brings_weights``, also whether the tower is to be empty."""
 _WITH_WEIGHTS = ("local-dir:", "hf-hub:")
 """Beginnings of open_clip's names that bring weights along."""
 
@@ -147,7 +152,7 @@ def load_encoder(config: VisionConfig) -> VisionEncoder:
     """
     if _is_random(config):
         _log.warning("%r has random weights. Set weights to use trained ones.", config.name_or_path)
-    tower, transform = _LOADERS[config.kind](config)
+    tower, transform = _loader(config.kind)(config)
     return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
 
 
@@ -157,17 +162,25 @@ def empty_encoder(config: VisionConfig) -> VisionEncoder:
     Raises:
         UserError: its settings cannot be read, or it has not what is asked for.
     """
-    if config.kind == "transformers":
-        tower, transform = load_transformers(config, empty=True)
+    if config.brings_weights:
+        tower, transform = _loader(config.kind)(config, empty=True)
         return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
     local = config.name_or_path.startswith(_WITH_WEIGHTS)
-    bare, transform = _LOADERS[config.kind](config if local else replace(config, weights=None))
+    bare, transform = _loader(config.kind)(config if local else replace(config, weights=None))
     return VisionEncoder(bare.to("meta", getattr(torch, config.dtype)), transform, config)
+
+
+def _loader(kind: str) -> Callable[..., tuple[Tower, ImageTransform]]:
+    """What makes the towers of a kind."""
+    module, _, function = _LOADERS[kind].partition(":")
+    return cast(
+        "Callable[..., tuple[Tower, ImageTransform]]", getattr(importlib.import_module(module), function)
+    )
 
 
 def _is_random(config: VisionConfig) -> bool:
     """Whether nothing says where weights come from."""
-    if config.weights is not None or config.kind == "transformers":
+    if config.weights is not None or config.brings_weights:
         return False
     return config.kind == "timm" or not config.name_or_path.startswith(_WITH_WEIGHTS)
 

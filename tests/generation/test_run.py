@@ -239,10 +239,12 @@ def test_images_that_cannot_be_shown_are_said(show, generate, seeing, tmp_path):
     (tmp_path / "two.jsonl").write_text('{"prompt": "a", "images": ["bad.png", "bad.png"]}')
     for words, said in (
         (["--prompt", "a", "--image", "bad.png"], "'bad.png' cannot be read as an image"),
-        (["--prompt", "a", "--image", "a", "--image", "b"], "2 images came for 1 prompts. Use one for all"),
-        (["--prompt-file", "q.jsonl"], "q.jsonl:1: the image 'none.png' does not exist. Use a path"),
-        (["--prompt-file", "two.jsonl"], "two.jsonl:1: names 2 images"),
-        (["--prompt-file", "q.jsonl", "--image", "bad.png"], "Use the field `image` of its records"),
+        (["--prompt", "a", "--image", "bad.png", "--image", "bad.png"], "takes one image per prompt"),
+        (["--prompt", "a", "--image", "bad.png:0.5"], "Use one image without a weight"),
+        (["--prompt", "a", "--prompt", "b", *["--image", "bad.png"] * 3], "3 images came for 2 prompts"),
+        (["--prompt-file", "q.jsonl"], "q.jsonl:1: The image 'none.png' does not exist. Use PATH"),
+        (["--prompt-file", "two.jsonl"], "two.jsonl:1: image 'bad.png' + image 'bad.png' came for"),
+        (["--prompt-file", "q.jsonl", "--image", "bad.png"], "Use the fields `image` and `inputs` of its"),
     ):
         code, streams = show(*words)
         assert code == 2
@@ -263,5 +265,5 @@ def test_a_chat_looks_at_an_image(seeing, monkeypatch, capsys):
     for more in (["--image", first], ["--image", second], []):
         assert main(["generate", *words, "--prompt", "Say", *more]) == 0
         assert capsys.readouterr().out in said
-    assert "'none.png' cannot be read as an image" in said
+    assert "The image 'none.png' does not exist" in said
     assert "without an image" in said
