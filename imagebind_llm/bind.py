@@ -8,6 +8,7 @@ Dimensions: R records, N = 1 token, C width of an embedding, H hidden size of th
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,10 @@ from llama_adapter.errors import UserError
 PUBLISHED_WIDTH = 1024
 _BLOCKS = 3
 _RMS_EPS, _LAYER_EPS = 1e-6, 1e-5
-_OFFICIAL = re.compile(r"image_bind_(norm|f1|f2|f3)_([1-9])\.(weight|bias)")
+OFFICIAL = "image_bind_"
+"""How the names of the network's tensors begin in official files."""
+_OFFICIAL_BLOCK = re.compile(r"image_bind_(norm|f1|f2|f3)_([1-9])\.(weight|bias)")
+_OUR_BLOCK = re.compile(r"blocks\.(\d)\.(norm|gate|down|up)\.(weight|bias)")
 _PARTS = {"norm": "norm", "f1": "gate", "f2": "down", "f3": "up"}
 
 
@@ -38,6 +42,27 @@ class BindConfig(ConditionerConfig):
     bridge: Literal["current", "legacy"] = "current"
     """What blocks are made of: RMSNorms and maps without biases, or, as in the first releases, LayerNorms and
     maps with biases."""
+
+    @classmethod
+    def of_official(cls, tensors: Mapping[str, Shaped[Tensor, "..."]]) -> "BindConfig":
+        """The settings of the network in an official file.
+
+        Raises:
+            UserError: the file has no bind network.
+        """
+        projection, gate = (tensors.get(f"image_bind_{name}.weight") for name in ("proj", "f1_1"))
+        if projection is None or gate is None:
+            raise UserError(
+                f"There is no bind network among {len(tensors)} tensors. Use a file of ImageBind-LLM."
+            )
+        hidden, width = projection.shape
+        legacy = "image_bind_f1_1.bias" in tensors
+        return cls(
+            hidden_size=hidden,
+            feature_width=width,
+            inner_width=len(gate),
+            bridge="legacy" if legacy else "current",
+        )
 
 
 class BindBlock(nn.Module):
@@ -88,22 +113,10 @@ class BindNetwork(Conditioner):
         Raises:
             UserError: the file has no bind network, or a part of one.
         """
-        ours = {_ours(name): tensor for name, tensor in tensors.items() if name.startswith("image_bind_")}
-        if "projection.weight" not in ours or "blocks.0.gate.weight" not in ours:
-            raise UserError(
-                f"There is no bind network among {len(tensors)} tensors. Use a file of ImageBind-LLM."
-            )
-        hidden, width = ours["projection.weight"].shape
-        network = cls(
-            BindConfig(
-                hidden_size=hidden,
-                feature_width=width,
-                inner_width=len(ours["blocks.0.gate.weight"]),
-                bridge="legacy" if "blocks.0.gate.bias" in ours else "current",
-            )
-        )
+        network = cls(BindConfig.of_official(tensors))
+        named = {our_name(name): tensor for name, tensor in tensors.items() if name.startswith(OFFICIAL)}
         try:
-            network.load_state_dict(ours)
+            network.load_state_dict(named)
         except RuntimeError as error:
             raise UserError(
                 f"The bind network does not fit: {' '.join(str(error).split())} Use a complete file."
@@ -111,9 +124,18 @@ class BindNetwork(Conditioner):
         return network
 
 
-def _ours(name: str) -> str:
-    """Our name of an official tensor; others stay as they are."""
-    found = _OFFICIAL.fullmatch(name)
+def our_name(official: str) -> str:
+    """Our name of an official tensor."""
+    found = _OFFICIAL_BLOCK.fullmatch(official)
     if found:
         return f"blocks.{int(found[2]) - 1}.{_PARTS[found[1]]}.{found[3]}"
-    return name.replace("image_bind_proj.", "projection.")
+    return official.replace("image_bind_proj.", "projection.")
+
+
+def official_name(ours: str) -> str:
+    """The official name of one of our tensors; a name that the network does not have stays."""
+    found = _OUR_BLOCK.fullmatch(ours)
+    if found:
+        part = next(theirs for theirs, name in _PARTS.items() if name == found[2])
+        return f"image_bind_{part}_{int(found[1]) + 1}.{found[3]}"
+    return ours.replace("projection.", "image_bind_proj.")

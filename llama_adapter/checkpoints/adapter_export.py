@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.adapter_base import AdapterBase
-from llama_adapter.checkpoints.adapter_import import WEIGHTS_FILE
+from llama_adapter.checkpoints.adapter_import import WEIGHTS_FILE, official_conditioner
 from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, PROMPTS, Layout, pairs, prompt_rows
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.names import META_LAYER, NamedTensors
@@ -42,6 +42,7 @@ def to_official(config: ConvertConfig) -> int:
     sidecar = Sidecar.read(config.checkpoint)
     facts = sidecar.layout if sidecar else _habits(layout, adapter)
     tensors = _join_prompts(_official_tensors(config, adapter, base), base.num_layers)
+    tensors = {layout.prompts if name == PROMPTS else name: tensor for name, tensor in tensors.items()}
     plain = {_prefixed(name, facts["prefix"]): tensor for name, tensor in tensors.items()}
     plain |= _conditioner(config, layout) | (sidecar.tensors if sidecar else {})
     if config.dtype != "auto":
@@ -118,10 +119,10 @@ def _prefixed(name: str, prefix: str) -> str:
 
 
 def _conditioner(config: ConvertConfig, layout: Layout) -> NamedTensors:
-    """The visual part that lies beside the adapter, for files that have one.
+    """The conditioner that lies beside the adapter, for files that have one.
 
     Raises:
-        UserError: It is missing: official code would run with random weights in its place. Or it is no V2's.
+        UserError: It is missing, and official code would run with random weights; or it is another kind's.
     """
     if not layout.conditioner:
         return {}
@@ -130,21 +131,23 @@ def _conditioner(config: ConvertConfig, layout: Layout) -> NamedTensors:
         tensors = load_file(path)
     except FileNotFoundError as error:
         raise UserError(
-            f"There is no {path!r}, and official code for --kind {config.kind} always uses a visual part. "
+            f"There is no {path!r}, and official code for --kind {config.kind} always uses a conditioner. "
             "Use an adapter that has one, or --kind adapter-v1."
         ) from error
-    if foreign := [name for name in tensors if not name.startswith(layout.conditioner)]:
+    conditioner = official_conditioner(layout)
+    named = {conditioner.official(name): tensor for name, tensor in tensors.items()}
+    if foreign := [name for name in named if not name.startswith(layout.conditioner)]:
         raise UserError(
-            f"{path!r} has the tensor {foreign[0]!r}, which no official file has. "
-            "Use an adapter whose conditioner is of the kind visual_queries."
+            f"{path!r} has the tensor {foreign[0]!r}, which no file of --kind {config.kind} has. "
+            "Use the kind that fits the adapter's conditioner."
         )
-    return tensors
+    return named
 
 
 def _habits(layout: Layout, adapter: ZeroInitConfig) -> dict[str, Any]:
     """How the official code writes its files, for an adapter that never was one."""
     options = None
-    if layout.conditioner:
+    if layout.options:
         ranks = [delta.rank for delta in adapter.linear_deltas if delta.kind == "lora"]  # type: ignore[attr-defined]
         kinds = [delta.kind for delta in adapter.linear_deltas]
         options = {"w_bias": "bias" in kinds, "w_lora": bool(ranks), "lora_rank": ranks[0] if ranks else 16}

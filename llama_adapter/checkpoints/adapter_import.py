@@ -6,9 +6,10 @@ The file must supply each of them, and every tensor of the file must be accounte
 Source: fact sheet 07, sections 3 to 6.
 """
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,20 @@ from torch import Tensor
 
 from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.adapter_base import AdapterBase
-from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, Layout, Pair, pairs
+from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, PROMPTS, Layout, Pair, pairs
 from llama_adapter.checkpoints.adapter_options import adapter_options, cut_prompts, find_prompt_length
-from llama_adapter.checkpoints.conditioner import conditioner_shapes
+from llama_adapter.checkpoints.conditioner import OfficialConditioner
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.names import OUTSIDE_LAYERS, NamedTensors, base_names
 from llama_adapter.checkpoints.reading import CheckpointFile, read_checkpoint
 from llama_adapter.checkpoints.report import ConversionReport, check_complete, summary
 from llama_adapter.checkpoints.sidecar import Sidecar
 from llama_adapter.checkpoints.writing import new_folder
-from llama_adapter.conditioning.files import CONDITIONER_FILE
+from llama_adapter.conditioning.files import CONDITIONER_FILE, write_settings
 from llama_adapter.errors import UserError
 from llama_adapter.models import AdapterNotes, write_notes
+from llama_adapter.multimodal import save_encoder_settings
+from llama_adapter.vision import VisionConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 """Where PEFT keeps an adapter's tensors."""
@@ -39,7 +42,7 @@ _ADVICE = "Use the base model and the kind that belong to this file."
 _PREFIXES = ("llama.", "llma.")
 """What precedes LLaMA's tensors in multimodal files; the second is an early spelling."""
 
-_VISUAL = f"the visual part, in {CONDITIONER_FILE}"
+_CONDITIONER = f"the conditioner, in {CONDITIONER_FILE}"
 _UNUSED = "the official code has them and uses none of them"
 _BASE = "frozen base weights, which --base supplies"
 _ENCODER = "the frozen image encoder, which is public"
@@ -86,6 +89,8 @@ def to_peft(config: ConvertConfig) -> int:
     plan = plan_import(config, base)
     with new_folder(config.output, config.overwrite) as folder:
         _write(plan, base, folder, _cast_to(config.dtype))
+        if config.encoder is not None:
+            save_encoder_settings(VisionConfig(kind="imagebind", name_or_path=config.encoder), folder)
     console = Console(soft_wrap=True, highlight=False)
     plan.report.print(console)
     console.print(f"\nWrote {config.output}. Try:", style="bold")
@@ -105,8 +110,8 @@ def plan_import(config: ConvertConfig, base: AdapterBase) -> ImportPlan:
     adapter, shapes = base.adapter_shapes(options)
     chosen = [pair for pair in known if pair.ours in shapes]
     wanted = {pair.official: _official_shape(pair, shapes[pair.ours], adapter, base) for pair in chosen}
-    if any(_is_visual(name, official.layout) for name in official.tensors):
-        wanted |= conditioner_shapes(official.tensors, base.config.hidden_size)
+    if any(_is_conditioner(name, official.layout) for name in official.tensors):
+        wanted |= official_conditioner(official.layout).shapes(official.tensors, base.config.hidden_size)
     check_complete(wanted, official.tensors, config.checkpoint, _ADVICE)
     report = _sort_out(official, known, wanted, base)
     report.notes = _remarks(adapter, official, base)
@@ -128,9 +133,12 @@ def _open(config: ConvertConfig, base: AdapterBase) -> OfficialAdapter:
     file = read_checkpoint(config.checkpoint, config.verify)
     prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in file.tensors)), "")
     plain = {name.removeprefix(prefix): tensor for name, tensor in file.tensors.items()}
-    length = find_prompt_length(plain, base.num_layers, config.prompt_length)
+    layout = LAYOUTS[config.kind]
+    if layout.prompts in plain:
+        plain[PROMPTS] = plain.pop(layout.prompts)
+    length = find_prompt_length(plain, base.num_layers, config.prompt_length or layout.prompt_length)
     tensors = cut_prompts(plain, length, base.num_layers)
-    return OfficialAdapter(layout=LAYOUTS[config.kind], file=file, prefix=prefix, tensors=tensors)
+    return OfficialAdapter(layout=layout, file=file, prefix=prefix, tensors=tensors)
 
 
 def _official_shape(
@@ -141,8 +149,15 @@ def _official_shape(
     return tuple(base.to_official(torch.empty(shape, device="meta"), pair.change, scalar).shape)
 
 
-def _is_visual(name: str, layout: Layout) -> bool:
-    """Whether a tensor belongs to the visual part."""
+def official_conditioner(layout: Layout) -> OfficialConditioner:
+    """How files of a layout hold their conditioner."""
+    module, _, name = layout.conditioner_kind.partition(":")
+    found: OfficialConditioner = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _is_conditioner(name: str, layout: Layout) -> bool:
+    """Whether a tensor belongs to the conditioner."""
     return bool(layout.conditioner) and name.startswith(layout.conditioner)
 
 
@@ -159,17 +174,21 @@ def _sort_out(
     report = ConversionReport()
     unknown: list[str] = []
     groups: list[tuple[Callable[[str], bool], list[str]]] = [
-        (lambda name: _is_visual(name, official.layout), report.set_aside.setdefault(_VISUAL, [])),
+        (
+            lambda name: name in wanted and _is_conditioner(name, official.layout),
+            report.set_aside.setdefault(_CONDITIONER, []),
+        ),
         (lambda name: name in wanted, report.used),
         (lambda name: name in unused, report.set_aside.setdefault(_UNUSED, [])),
         (lambda name: name in frozen, report.ignored.setdefault(_BASE, [])),
-        (lambda name: name.startswith("clip."), report.ignored.setdefault(_ENCODER, [])),
+        (lambda name: name.startswith(("clip.", "image_bind.")), report.ignored.setdefault(_ENCODER, [])),
         (lambda name: True, unknown),
     ]
     for name in official.tensors:
         next(names for belongs, names in groups if belongs(name)).append(name)
     if unknown:
-        fitting = [kind for kind, layout in LAYOUTS.items() if _explains(layout, unknown, base)]
+        others = {kind: layout for kind, layout in LAYOUTS.items() if layout is not official.layout}
+        fitting = [kind for kind, layout in others.items() if _explains(layout, unknown, base)]
         hint = f"Is it of `--kind {fitting[0]}`?" if fitting else _ADVICE
         raise UserError(
             f"{str(official.file.path)!r} holds {len(unknown)} tensors that files of this kind do not have: "
@@ -183,7 +202,7 @@ def _sort_out(
 def _explains(layout: Layout, names: list[str], base: AdapterBase) -> bool:
     """Whether a kind of file may hold all these tensors."""
     known = {pair.official for pair in pairs(layout, base.num_layers)}
-    return all(name in known or _is_visual(name, layout) for name in names)
+    return all(name in known or _is_conditioner(name, layout) for name in names)
 
 
 def _remarks(adapter: ZeroInitConfig, official: OfficialAdapter, base: AdapterBase) -> list[str]:
@@ -222,9 +241,13 @@ def _write(plan: ImportPlan, base: AdapterBase, folder: Path, cast: Callable[[Te
     plan.adapter.save_pretrained(folder)
     ours = {pair.ours: cast(base.to_ours(tensors[pair.official], pair.change)) for pair in plan.chosen}
     save_file(ours, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    visual = {name: cast(tensors[name]) for name in report.set_aside.get(_VISUAL, [])}
+    visual = {name: cast(tensors[name]) for name in report.set_aside.get(_CONDITIONER, [])}
     if visual:
-        save_file(visual, folder / CONDITIONER_FILE, metadata={"format": "pt"})
+        conditioner = official_conditioner(plan.official.layout)
+        ours_too = {conditioner.ours(name): tensor for name, tensor in visual.items()}
+        save_file(ours_too, folder / CONDITIONER_FILE, metadata={"format": "pt"})
+        if (settings := conditioner.settings(tensors)) is not None:
+            write_settings(folder, {"conditioner": asdict(settings)})
     unused = {}
     for name in report.set_aside.get(_UNUSED, []):
         full = plan.official.prefix + name

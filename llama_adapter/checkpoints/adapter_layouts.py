@@ -3,9 +3,9 @@
 A layout expands to a list of ``Pair``, one per tensor that a file may hold; both directions read the same
 list, so they cannot drift apart. A new layout is a new entry of ``LAYOUTS``.
 
-One official tensor is no pair: ``adapter_query.weight`` stacks the prompts of all adapted layers. It is cut
-into rows named ``adapter_query.weight[layer]`` before anything else looks at it, and joined at the end of the
-way back.
+One official tensor is no pair: ``adapter_query.weight``, or ``prefix_query.weight`` in ImageBind-LLM, stacks
+the prompts of all adapted layers. It is cut into rows named ``adapter_query.weight[layer]`` before anything
+else looks at it, and joined at the end of the way back.
 
 Source: fact sheet 07, sections 4 to 6, and the key lists beside it.
 
@@ -22,6 +22,7 @@ Change = Literal["same", "query_rows", "key_rows", "gate"]
 """``query_rows`` and ``key_rows``: reordered for rotary embedding; ``gate``: (1, Q, 1, 1) <-> (Q, 1, 1)."""
 
 PROMPTS = "adapter_query.weight"
+"""How the stacked prompts are called here, whatever a file calls them."""
 
 PEFT_ROOT = "base_model.model."
 """Where PEFT puts the base model."""
@@ -58,7 +59,15 @@ class Layout:
     norms: bool
     """Whether norms are trained."""
     conditioner: tuple[str, ...] = ()
-    """Beginnings of the names of the visual part."""
+    """Beginnings of the names of the conditioner's tensors."""
+    conditioner_kind: str = "llama_adapter.checkpoints.conditioner:VISUAL_QUERIES"
+    """`module:name` of the ``OfficialConditioner``."""
+    prompts: str = "adapter_query.weight"
+    """Name of the stacked prompts."""
+    prompt_length: int | None = None
+    """Prompts per layer, where all files have as many."""
+    options: bool = False
+    """Whether the official code writes its options beside the tensors."""
     template: str | None = None
     """Prompt template that the published files were trained with."""
 
@@ -84,6 +93,21 @@ LAYOUTS = {
         },
         norms=True,
         conditioner=("clip_proj.", "clip_proj_norm.", "visual_"),
+        options=True,
+        template="alpaca",
+    ),
+    "imagebind-llm": Layout(
+        llama_prefix="llama.",
+        container="model",
+        linear_parts={
+            "bias": ("{block}.{map}.bias",),
+            "lora": ("{block}.lora_{map}_l1.weight", "{block}.lora_{map}_l2.weight"),
+        },
+        norms=True,
+        conditioner=("image_bind_",),
+        conditioner_kind="imagebind_llm.bind_files:BIND_NETWORK",
+        prompts="prefix_query.weight",
+        prompt_length=1,
         template="alpaca",
     ),
     "adapter-v2-chat": Layout(

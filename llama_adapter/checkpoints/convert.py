@@ -33,6 +33,7 @@ KINDS = {
     "adapter-v1": _ADAPTER,
     "adapter-v2": _ADAPTER,
     "adapter-v2-chat": _ADAPTER,
+    "imagebind-llm": _ADAPTER,
     "imagebind": Kind(f"{_IMAGEBIND}:to_ours", f"{_IMAGEBIND}:to_official"),
 }
 """Value of ``kind`` -> its functions, which take the settings and return an exit code."""
@@ -47,7 +48,8 @@ class ConvertConfig:
     """
 
     kind: str
-    """Official format: meta-llama, mixtral, internlm2, adapter-v1, adapter-v2, adapter-v2-chat, imagebind."""
+    """Official format: meta-llama, mixtral, internlm2, adapter-v1, adapter-v2, adapter-v2-chat,
+    imagebind-llm, imagebind."""
 
     checkpoint: str
     """What to convert: a folder for language models, a file for others; with `reverse`, our folder."""
@@ -58,6 +60,9 @@ class ConvertConfig:
     base: str | None = None
     """Hugging Face folder of the LLaMA that an adapter belongs to. For imagebind: a folder with the
     config.json of a model of other sizes than the published one."""
+
+    encoder: str | None = None
+    """For imagebind-llm: our folder of the ImageBind model, written down for `generate`."""
 
     reverse: bool = False
     """Write the official layout from ours."""
@@ -92,6 +97,10 @@ class ConvertConfig:
             near = difflib.get_close_matches(self.kind, KINDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Use one of {list(KINDS)}."
             raise UserError(f"kind is {self.kind!r}, which is unknown. {hint}")
+        if self.encoder is not None and self.kind != "imagebind-llm":
+            raise UserError(
+                f"encoder is {self.encoder!r}, but files of --kind {self.kind} have none. Leave it out."
+            )
         if self.max_shard_gb <= 0:
             raise UserError(f"max_shard_gb is {self.max_shard_gb}. Use a size above 0.")
 

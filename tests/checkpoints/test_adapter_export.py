@@ -97,7 +97,7 @@ def test_an_adapter_trained_here_becomes_an_official_file(tmp_path, capsys):
         ("adapter-v1", {"deltas": ["output_scale"]}, "have no place in files of --kind adapter-v1"),
         ("adapter-v1", {"prompt_layers": [0]}, "top-most"),
         ("adapter-v2", {"gate_activation": "identity"}, "always uses tanh"),
-        ("adapter-v2", {}, "visual part"),
+        ("adapter-v2", {}, "always uses a conditioner"),
     ],
 )
 def test_what_official_code_does_not_know_is_refused(tmp_path, kind, options, message):
@@ -112,7 +112,7 @@ def test_a_conditioner_of_another_kind_is_refused(tmp_path):
     other = {"kind": "global_features", "hidden_size": 32, "feature_width": 4}
     save_conditioner(make_conditioner(other), options["checkpoint"])
     with pytest.raises(
-        UserError, match=r"has the tensor '\w+.\w+', which no official file has. Use an adapter"
+        UserError, match=r"has the tensor '\w+.\w+', which no file of --kind adapter-v2 has. Use"
     ):
         convert(ConvertConfig(kind="adapter-v2", output=str(tmp_path / "official.pth"), **options))
 

@@ -31,7 +31,18 @@ V2 = Shape(
     final_norm=True,
     visual_depth=1,
 )
-REDUCED = {4096: 64, 11008: 96, 32000: 100, 768: 48, 2304: 144, 3072: 192, 8192: 128, 22016: 160}
+REDUCED = {
+    4096: 64,
+    11008: 96,
+    16384: 96,
+    1024: 32,
+    32000: 100,
+    768: 48,
+    2304: 144,
+    3072: 192,
+    8192: 128,
+    22016: 160,
+}
 """Sizes of the published models -> sizes with as many heads and layers that a test can hold."""
 KEY_LISTS = {
     "v1_llama_adapter_len10_layer30_release": "adapter-v1",
@@ -41,6 +52,9 @@ KEY_LISTS = {
     "v2_superset_bias": "adapter-v2",
     "v2_superset_lora_bias": "adapter-v2",
     "v2_chat_llama65b_bias_scale_norm_v1": "adapter-v2-chat",
+    "imagebind_7B": "imagebind-llm",
+    "imagebind_7B-pretrained": "imagebind-llm",
+    "imagebind_7B_legacy_bridge": "imagebind-llm",
 }
 
 

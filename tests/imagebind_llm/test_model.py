@@ -49,7 +49,7 @@ def rows(trained):
 
 def parts(folder):
     tensors = load_file(folder / "adapter_model.safetensors")
-    return {name: tensor for name, tensor in tensors.items()}, load_file(folder / "conditioner.safetensors")
+    return tensors, load_file(folder / "conditioner.safetensors")
 
 
 def test_the_stages_train_what_they_should(trained):
