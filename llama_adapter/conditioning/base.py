@@ -15,7 +15,7 @@ for all of them, H hidden size of the language model.
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -152,13 +152,14 @@ def make_conditioner(config: ConditionerConfig | Mapping[str, Any]) -> Condition
     Raises:
         UserError: unknown kind or setting, or one is missing.
     """
-    options = config if isinstance(config, Mapping) else {"kind": config.kind}
-    kind = options.get("kind")
+    kind = config.get("kind") if isinstance(config, Mapping) else config.kind
     if kind not in CONDITIONERS and kind in ELSEWHERE:
         importlib.import_module(ELSEWHERE[kind])
     if kind not in CONDITIONERS:
         raise UserError(f"Unknown conditioner {kind!r}. Use one of {sorted({*CONDITIONERS, *ELSEWHERE})}.")
     config_class, module = CONDITIONERS[kind]
+    if isinstance(config, ConditionerConfig) and not isinstance(config, config_class):
+        config = asdict(config)  # of a kind that was not known when the settings were read
     if isinstance(config, Mapping):
         try:
             config = config_class(**config)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from jsonargparse import set_parsing_settings
 from peft import LoraConfig, PeftConfig
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -39,7 +40,8 @@ AdapterConfig: TypeAlias = ZeroInitConfig | LoraConfig | PeftConfig
 """The adapter of a run: options of ``zero_init`` or of LoRA; any other PEFT config by ``class_path``."""
 
 ImageConditionerConfig: TypeAlias = VisualQueriesConfig | GlobalFeaturesConfig | ConditionerConfig
-"""The conditioner of a run; any registered one of another package by ``class_path``."""
+"""The conditioner of a run. One of another package goes by its ``kind``, with settings by ``class_path``."""
+set_parsing_settings(subclasses_enabled=[ConditionerConfig])
 
 
 @dataclass(kw_only=True)

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from imagebind_llm import ImageBindLlm
 from llama_adapter import UserError
+from llama_adapter.arguments import parse
 from llama_adapter.cli import main
 from llama_adapter.multimodal import ImageConditionedProcessor
-from llama_adapter.training import train
+from llama_adapter.training import TrainConfig, build_trainer, train
 from tests.imagebind_llm.bind_runs import FIRST, SECOND, make_imagebind, stage, write_points, write_sound
 
 
@@ -121,6 +122,25 @@ def test_what_cannot_be_mixed_is_said(model, rows):
         model.embed([[("smell", picture)]])
     with pytest.raises(UserError, match="add up to 0"):
         model.embed([[("image", picture, 1.0), ("text", "a", -1.0)]])
+
+
+@pytest.mark.parametrize(
+    "form", ["kind: bind", "class_path: imagebind_llm.BindConfig, init_args: {inner_width: 8}"]
+)
+def test_settings_name_the_network(form, trained, tiny_base):
+    text = f"""
+base: {{name_or_path: {tiny_base}}}
+adapter: {{prompt_length: 1, prompt_layers: -1}}
+vision: {{kind: imagebind, name_or_path: {trained / "imagebind"}}}
+conditioner: {{{form}}}
+data: {{train: [{{path: {trained / "items.json"}}}], template: alpaca}}
+training: {{output_dir: {trained / "parsed"}, use_cpu: true, disable_tqdm: true}}
+"""
+    (trained / "run.yaml").write_text(text)
+    made = build_trainer(parse(TrainConfig, [str(trained / "run.yaml")], "train"))
+    network = made.unwrapped.conditioner
+    assert network.config.kind == "bind"
+    assert network.config.inner_width == (8 if "class_path" in form else 16384)
 
 
 def ask(trained, capsys, *words):

@@ -13,6 +13,7 @@ from llama_adapter.planning.fake_model import FeatureShape, build_on_meta
 from tests.vision.tiny_encoders import config_of
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("v[12]*_7b.yaml"))
+BIND = sorted((Path(__file__).parents[2] / "examples").glob("imagebind_llm_*_7b.yaml"))
 
 
 @pytest.fixture
@@ -56,11 +57,13 @@ training: {{use_cpu: true, per_device_train_batch_size: 2}}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+@pytest.mark.parametrize("path", [*EXAMPLES, *BIND], ids=[path.stem for path in [*EXAMPLES, *BIND]])
 def test_every_example_with_images_can_be_planned(path, tmp_path):
     features = ["--feature_tokens", "1", "--feature_width", "4096"]
     if "v2" in path.stem:
         features = ["--feature_tokens", "257", "--feature_width", "768"]
+    if "imagebind" in path.stem:
+        features = ["--feature_tokens", "1", "--feature_width", "1024"]
     plan = estimate(plan_of(path, "--base.name_or_path", thin(tmp_path, layers=32), *features))
     assert plan.device.fits
     assert {"conditioner"} <= {part.part for part in plan.parts}

@@ -198,6 +198,9 @@ def make_images_tiny(content, folder):
     vision.pop("weights", None)
     if content["conditioner"]["kind"] == "visual_queries":
         content["conditioner"] |= {"width": 8, "depth": 1, "num_heads": 2, "mlp_width": 16}
+    if content["conditioner"]["kind"] == "bind":
+        content["conditioner"] = {"class_path": "imagebind_llm.BindConfig", "init_args": {"inner_width": 8}}
+        vision["output"] = "global"
     if "early_layers" in content["conditioner"]:
         content["conditioner"]["early_layers"] = 1
     for group in content.get("groups", []):
