@@ -79,7 +79,7 @@ class BindBlock(nn.Module):
 
     def forward(self, vectors: Float[Tensor, "R N H"]) -> Float[Tensor, "R N H"]:
         """One block."""
-        normed = self.norm(vectors)
+        normed = self.norm(vectors.to(self.norm.weight.dtype))  # which autocast leaves in half precision
         return vectors + self.down(functional.silu(self.gate(normed)) * self.up(normed))
 
 
