@@ -124,9 +124,9 @@ def make_base(reduced: Reduced, folder: Path) -> Path:
 def write_data(folder: Path) -> None:
     """Pictures and records in the layouts, and at the places, that the presets name."""
     scenes = draw_scenes(PICTURES, seed=0, most=2)
-    coco, instructions, questions, captions, problems = [], [], [], [], {}
+    coco, instructions, questions, answers, captions, problems = [], [], [], [], [], {}
     for number, scene in enumerate(scenes):
-        name, said = f"{number:012d}.jpg", list(scene.captions)
+        name, said = f"COCO_train2014_{number:012d}.jpg", list(scene.captions)
         for place in ("coco/train2014", f"scienceqa/images/train/{number}", f"scienceqa/images/val/{number}"):
             (folder / place).mkdir(parents=True, exist_ok=True)
             picture = name if place.startswith("coco") else "image.png"
@@ -140,16 +140,17 @@ def write_data(folder: Path) -> None:
             }
         )
         coco.append({"image": name, "conversations": _asked(said[0])})
-        questions.append(
-            {"instruction": "How many shapes?", "output": _word(len(scene.things)), "image": name}
-        )
+        known = {"question_id": 10 + number, "image_id": number}
+        questions.append({"question": "How many shapes?", **known})
+        answers.append({"answers": [{"answer": _word(len(scene.things)), "answer_id": 1}], **known})
         instructions.append(
             {"instruction": f"Write {number} in words.", "input": "", "output": _word(number)}
         )
         problems[str(number)] = _problem(scene, "val" if number % 3 == 2 else "train")
     _write(folder / "dataset_coco.json", {"images": captions})
     _write(folder / "llava_instruct_150k_single_turn.json", coco)
-    _write(folder / "vqav2_train.json", questions)
+    _write(folder / "v2_OpenEnded_mscoco_train2014_questions.json", {"questions": questions})
+    _write(folder / "v2_mscoco_train2014_annotations.json", {"annotations": answers})
     _write(folder / "alpaca_gpt4_data.json", instructions)
     _write(folder / "scienceqa/problems.json", problems)
 

@@ -35,6 +35,18 @@ def parse_rows(rows: str | None) -> tuple[int, int | None]:
 
 
 @dataclass(kw_only=True)
+class JoinConfig:
+    """A second file with more about the same records, as VQA's annotations are beside its questions."""
+
+    path: str
+    """A file, as ``SourceConfig.path``."""
+    column: str
+    """The column by which records belong together, such as question_id."""
+    records: str | None = None
+    """As ``SourceConfig.records``."""
+
+
+@dataclass(kw_only=True)
 class SourceConfig:
     """One file, folder or hub data set."""
 
@@ -43,7 +55,7 @@ class SourceConfig:
     or the name of a data set on the hub such as ``tatsu-lab/alpaca``."""
     format: str = "auto"
     """How one record is laid out: alpaca, sharegpt, llava, messages, prompt_completion, captions, karpathy,
-    scienceqa; auto looks at the columns."""
+    scienceqa, vqa; auto looks at the columns."""
     split: str = "train"
     """Which split of a hub or saved data set to read; plain files have none."""
     subset: str | None = None
@@ -59,6 +71,10 @@ class SourceConfig:
     """Use only records that have one of these values in a column, for example ``{split: [train]}``."""
     each: str | None = None
     """A column with a list: make a record of each of its entries, such as one per caption of a picture."""
+    join: JoinConfig | None = None
+    """Another file that has more columns of the same records."""
+    media_name: str | None = None
+    """How an image is called where records have its number only: ``COCO_train2014_{image_id:012d}.jpg``."""
     media_folder: str | None = None
     """Folder in which relative paths of images are looked up; left out, where the program was started."""
     columns: dict[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ order of detection.
 
 import difflib
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -222,6 +223,18 @@ def read_scienceqa(row: Row, record_id: str) -> Parsed:
     # the official folder has one folder per question, below one per split
     official = problem.image == "image.png" and pid and row.get("split")
     return Parsed(turns, [f"{row['split']}/{pid}/image.png"] if official else images_of(row))
+
+
+@register_format("vqa", "question", "answers")
+def read_vqa(row: Row, record_id: str) -> Parsed:
+    """A question about a picture with people's answers: the one that most of them gave."""
+    given = [
+        answer.get("answer") if isinstance(answer, dict) else answer for answer in listed(row.get("answers"))
+    ]
+    if not given or not all(isinstance(answer, str) and answer.strip() for answer in given):
+        raise RecordProblem(f"'answers' holds {str(row['answers'])[:40]!r}; it must hold texts")
+    chosen = optional_text(row, "multiple_choice_answer") or str(Counter(given).most_common(1)[0][0])
+    return Parsed([Turn("user", text_of(row, "question")), Turn("assistant", chosen)], images_of(row))
 
 
 def read_record(form: Format, raw: RawRow, columns: dict[str, str]) -> Record:

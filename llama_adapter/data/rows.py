@@ -1,7 +1,8 @@
-"""Rows out of files that are not lists of records, and only some of them: what ``SourceConfig`` says of both.
+"""Rows out of files that are not lists of records, only some of them, joined: what ``SourceConfig`` says.
 
 Official data sets come as one object whose values, or one of whose lists, are the records, with all splits in
-one file and several answers in one record. Nothing of the records' meaning is known here.
+one file, several answers in one record, or questions and answers in two files. Nothing of the records'
+meaning is known here.
 """
 
 import json
@@ -43,6 +44,53 @@ def read_json_object(path: Path, name: str, records: str) -> Iterator[RawRow]:
     else:
         what = sorted(content) if isinstance(content, dict) else type(content).__name__
         yield RawRow(f"{name}:1", problem=f"there are no records under {records!r}; the file has {what}")
+
+
+def joined_rows(rows: Iterable[RawRow], others: Iterable[RawRow], column: str) -> Iterator[RawRow]:
+    """Rows with the columns of those of another file that have the same value in a column.
+
+    Args:
+        rows: all.
+        others: of the other file, which is held in memory.
+        column: its name.
+
+    Yields:
+        Rows; one without a partner, or whose partner is a problem, becomes a problem.
+    """
+    partners = {}
+    for other in others:
+        key = other.row.get(column) if isinstance(other.row, dict) and not other.problem else None
+        if key is not None:
+            partners[str(key)] = other.row
+    for raw in rows:
+        if raw.problem or not isinstance(raw.row, dict):
+            yield raw
+        elif (partner := partners.get(str(raw.row.get(column)))) is None:
+            problem = f"the joined file has no record with {column}={raw.row.get(column)!r}"
+            yield RawRow(raw.record_id, problem=problem)
+        else:
+            yield RawRow(raw.record_id, row={**partner, **raw.row})
+
+
+def with_image_names(rows: Iterable[RawRow], pattern: str) -> Iterator[RawRow]:
+    """Rows whose image is named after their columns; one that names an image keeps it.
+
+    Args:
+        rows: all.
+        pattern: with columns in braces, as ``str.format`` takes them.
+
+    Yields:
+        Rows; one that lacks a column, or has another kind of value in it, becomes a problem.
+    """
+    for raw in rows:
+        if raw.problem or not isinstance(raw.row, dict) or raw.row.get("image"):
+            yield raw
+            continue
+        try:
+            yield RawRow(raw.record_id, row={**raw.row, "image": pattern.format(**raw.row)})
+        except (KeyError, ValueError, TypeError) as error:
+            problem = f"its image cannot be named after {pattern!r}: {type(error).__name__} {error}"
+            yield RawRow(raw.record_id, problem=problem)
 
 
 def chosen_rows(

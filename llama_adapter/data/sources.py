@@ -7,7 +7,7 @@ lock. Tokens are not known here.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from llama_adapter.data.config import SourceConfig, parse_rows
 from llama_adapter.data.containers import CONTAINERS
 from llama_adapter.data.formats import FORMATS, detect_format, named_format, read_record, rename
 from llama_adapter.data.records import RawRow, RecordProblem
-from llama_adapter.data.rows import chosen_rows, read_json_object
+from llama_adapter.data.rows import chosen_rows, joined_rows, read_json_object, with_image_names
 from llama_adapter.errors import UserError
 
 READER_VERSION = 1
@@ -179,13 +179,35 @@ def _entry_rows(entry: dict[str, Any]) -> Iterator[RawRow]:
         yield RawRow(f"{entry['name']}:{number}", row=row)
 
 
-def _format_name(entry: dict[str, Any], config: SourceConfig) -> str:
+def _rows(entry: dict[str, Any], plan: Mapping[str, Any]) -> Iterator[RawRow]:
+    """The rows of one part of a source, as its plan changes and chooses them."""
+    rows = _entry_rows(entry)
+    if join := plan.get("join"):
+        rows = joined_rows(rows, _entry_rows(join["entry"]), join["column"])
+    rows = chosen_rows(rows, plan.get("only", {}), plan.get("each"))
+    return with_image_names(rows, plan["media_name"]) if plan.get("media_name") else rows
+
+
+def _changes(config: SourceConfig) -> dict[str, Any]:
+    """What a plan says about changing and choosing rows; nothing where all stay as they are."""
+    names = ("media_folder", "media_name", "only", "each")
+    changes = {name: value for name in names if (value := getattr(config, name))}
+    if config.join is not None:
+        path = Path(config.join.path).expanduser()
+        if not path.is_file():
+            raise _missing(config.join.path)
+        entry = _file_entry(path, config.join.path) | {"records": config.join.records}
+        changes["join"] = {"column": config.join.column, "entry": entry}
+    return changes
+
+
+def _format_name(entry: dict[str, Any], config: SourceConfig, changes: Mapping[str, Any]) -> str:
     """The format of one part of a source: as set, or found by the columns of its first records."""
     if config.format != "auto":
         return named_format(config.format).name
     columns: set[str] = set()
     problems = []
-    for raw in islice(chosen_rows(_entry_rows(entry), config.only, config.each), DETECTION_ROWS):
+    for raw in islice(_rows(entry, changes), DETECTION_ROWS):
         if raw.problem:
             problems.append(f"{raw.record_id}: {raw.problem}")
         else:
@@ -219,11 +241,10 @@ def source_plans(config: SourceConfig) -> list[str]:
     entries = _entries(config)
     if config.records is not None:
         entries = [entry | {"records": config.records} for entry in entries if entry["kind"] == "file"]
-    entries = [entry | {"format": _format_name(entry, config)} for entry in entries]
+    changes = _changes(config)
+    entries = [entry | {"format": _format_name(entry, config, changes)} for entry in entries]
     groups = [entries] if config.rows else [[entry] for entry in entries]
-    common = {"version": READER_VERSION, "columns": config.columns, "start": start, "stop": stop}
-    special = {name: getattr(config, name) for name in ("media_folder", "only", "each")}
-    common |= {name: value for name, value in special.items() if value}
+    common = {"version": READER_VERSION, "columns": config.columns, "start": start, "stop": stop, **changes}
     plans = [json.dumps(common | {"entries": group}, sort_keys=True) for group in groups]
     if config.rows and next(canonical_rows(plans), None) is None:
         raise UserError(f"rows {config.rows!r} of {config.path!r} hold no record. Use rows that exist.")
@@ -240,12 +261,7 @@ def canonical_rows(plans: list[str]) -> Iterator[dict[str, Any]]:
         Rows of ``RECORD_FEATURES``; a record that cannot be used has a ``problem`` and no turns.
     """
     for plan in map(json.loads, plans):
-        only, each = plan.get("only", {}), plan.get("each")
-        rows = (
-            (entry["format"], raw)
-            for entry in plan["entries"]
-            for raw in chosen_rows(_entry_rows(entry), only, each)
-        )
+        rows = ((entry["format"], raw) for entry in plan["entries"] for raw in _rows(entry, plan))
         for name, raw in islice(rows, plan["start"], plan["stop"]):
             row = _canonical(name, raw, plan["columns"])
             folder = plan.get("media_folder")

@@ -32,7 +32,7 @@ def test_configurations_are_valid():
     parser = ArgumentParser()
     parser.add_argument("--data", type=DataConfig)
     texts = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
-    assert len(texts) == 2
+    assert len(texts) == 3
     for text in texts:
         config = parser.instantiate(parser.parse_string(text)).data
         assert isinstance(config, DataConfig)

@@ -173,3 +173,18 @@ def test_a_new_format_is_one_decorated_function(monkeypatch):
         ("user", "1"),
         ("assistant", "2"),
     ]
+
+
+def test_vqa_learns_what_most_people_said():
+    row = {
+        "question": "What?",
+        "answers": [{"answer": "a cat"}, {"answer": "cat"}, {"answer": "cat"}],
+        "image": "x.png",
+    }
+    read = FORMATS["vqa"].read
+    assert [turn.text for turn in read(row, "r").turns] == ["What?", "cat"]
+    assert read(row | {"multiple_choice_answer": "cats"}, "r").turns[1].text == "cats"
+    assert read(row | {"answers": ["b", "a", "a"]}, "r").turns[1].text == "a"
+    for answers in ([], [3], [{"text": "a"}], [" "]):
+        with pytest.raises(RecordProblem, match="'answers' holds"):
+            read(row | {"answers": answers}, "r")

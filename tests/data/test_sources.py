@@ -3,7 +3,7 @@ import json
 import datasets
 import pytest
 
-from llama_adapter.data.config import SourceConfig
+from llama_adapter.data.config import JoinConfig, SourceConfig
 from llama_adapter.data.sources import canonical_rows, load_records, source_plans, stream_records
 from llama_adapter.errors import UserError
 
@@ -191,3 +191,30 @@ def test_real_alpaca_data_are_read_whole(shared):
     assert len(rows) == 999
     assert not any(row["problem"] for row in rows)
     assert sum(bool(row["turns"][0]["context"]) for row in rows) == 412
+
+
+def test_vqas_questions_and_annotations_are_joined(write, tmp_path):
+    questions = [{"question_id": 10 + n, "image_id": n, "question": f"what {n}?"} for n in range(3)]
+    notes = [{"question_id": 10 + n, "answers": [{"answer": f"a{n}"}]} for n in (2, 0)]
+    write("q.json", json.dumps({"info": {}, "questions": questions}))
+    write("a.json", json.dumps({"annotations": notes}))
+    join = JoinConfig(path=str(tmp_path / "a.json"), records="annotations", column="question_id")
+    settings = {
+        "records": "questions",
+        "join": join,
+        "media_name": "P_{image_id:03d}.jpg",
+        "media_folder": "m",
+    }
+    first, lost, last = read(tmp_path / "q.json", **settings)
+    assert answers([first, last]) == ["a0", "a2"]
+    assert (first["media"], last["media"]) == (["m/P_000.jpg"], ["m/P_002.jpg"])
+    assert "no record with question_id=11" in lost["problem"]
+    before = source_plans(SourceConfig(path=str(tmp_path / "q.json"), **settings))
+    write("a.json", json.dumps({"annotations": [*notes, {"question_id": 11, "answers": ["x"]}]}))
+    assert before != source_plans(SourceConfig(path=str(tmp_path / "q.json"), **settings))
+    with pytest.raises(UserError, match="none.json' does not exist"):
+        read(
+            tmp_path / "q.json",
+            join=JoinConfig(path=str(tmp_path / "none.json"), column="x"),
+            records="questions",
+        )

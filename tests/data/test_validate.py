@@ -143,3 +143,22 @@ def test_without_a_tokenizer_it_says_what_to_set(write, tmp_path):
         UserError, match="no tokenizer can be loaded from .* Set base.name_or_path to a folder"
     ):
         validate_data(ValidateConfig(data=data, base={"name_or_path": str(tmp_path)}))
+
+
+def test_pictures_that_cannot_be_used_are_listed_with_their_record(validate, write, tmp_path):
+    pytest.importorskip("PIL", reason="pillow is not installed: pip install 'llama-adapter[vision]'")
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
+    names = ["good.png", "cut.png", "none.png"]
+    records = [{"instruction": "a", "output": "b", "image": str(tmp_path / name)} for name in names]
+    path = write("pictures.jsonl", records)
+    code, shown = validate(path, media="attach")
+    assert code == 2
+    said = " ".join(shown.split())
+    assert f"{path}:2 '" in said
+    assert "cut.png' cannot be read as an image" in said
+    assert f"{path}:3 its image" in said
+    assert "none.png' is not there" in said
+    assert "good.png" not in said
