@@ -78,6 +78,11 @@ VERBS = (
     Verb("evaluate anls", "llama_adapter.evaluation.anls:anls", "DocVQA's ANLS"),
     Verb("evaluate relaxed", "llama_adapter.evaluation.relaxed:relaxed", "ChartQA's relaxed accuracy"),
     Verb("evaluate mme", "llama_adapter.evaluation.mme:mme", "perception and cognition scores"),
+    Verb(
+        "evaluate zero-shot",
+        "imagebind_llm.zero_shot.task:zero_shot",
+        "files of any modality, classified by names or examples",
+    ),
 )
 
 
