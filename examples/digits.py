@@ -1,8 +1,8 @@
 """Drawn digits of many kinds, and questions about a digit with their answers.
 
-Fonts, sizes, places, turns, colours and noise differ from picture to picture; some fonts are kept for testing.
-Some pairs of question and digit are never asked in training, so that an answer to them has to be put together
-from knowing the digit and knowing the question. Models are not known here.
+Fonts, sizes, places, turns, colours and noise differ from picture to picture; some fonts are kept for
+testing. Some pairs of question and digit are never asked in training, so that an answer to them has
+to be put together from knowing the digit and knowing the question. Models are not known here.
 
 Dimensions: pictures are SIDE x SIDE pixels.
 """
@@ -68,7 +68,9 @@ def draw(digit: int, seed: int, fonts: tuple[str, ...] = FONTS) -> "Image":
     dark, light = chance.randrange(0, 90), chance.randrange(165, 256)
     ink, paper = (dark, light) if chance.random() < 0.7 else (light, dark)
     tint = [chance.randrange(-30, 31) for _ in range(6)]
-    colours = [tuple(min(255, max(0, grey + t)) for t in tint[k : k + 3]) for k, grey in ((0, ink), (3, paper))]
+    colours = [
+        tuple(min(255, max(0, grey + t)) for t in tint[k : k + 3]) for k, grey in ((0, ink), (3, paper))
+    ]
     image = Image.new("RGB", (SIDE, SIDE), colours[1])
     middle = (SIDE / 2 + chance.uniform(-18, 18), SIDE / 2 + chance.uniform(-18, 18))
     ImageDraw.Draw(image).text(middle, str(digit), fill=colours[0], font=font, anchor="mm")

@@ -22,7 +22,12 @@ import numpy as np
 import torch
 from jsonargparse import auto_cli
 from torch import Tensor
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers import (
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 from imagebind_llm.processing.audio import read_sound
 from llama_adapter.errors import UserError
@@ -152,7 +157,9 @@ def transcribe(folder: Path, path: Path) -> str:
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     tokenizer = WhisperTokenizer.from_pretrained(folder)
     samples = read_sound(path, RATE)[0].numpy()
-    mel = WhisperFeatureExtractor.from_pretrained(folder)(samples, sampling_rate=RATE, return_tensors="pt").input_features
+    mel = WhisperFeatureExtractor.from_pretrained(folder)(
+        samples, sampling_rate=RATE, return_tensors="pt"
+    ).input_features
     memory = model.get_encoder()(mel)
     words = [50257, 50362]  # start of a transcript without times
     while len(words) < 200:
