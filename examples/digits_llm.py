@@ -34,11 +34,11 @@ from llama_adapter.training.trainer import Trainer
 
 STAGES = {
     "captions": [
-        GroupConfig(parts=["conditioner"], learning_rate=2e-3),
+        GroupConfig(parts=["conditioner"], learning_rate=7e-4),
         GroupConfig(parts=["prompt"], learning_rate=5e-3),
-        GroupConfig(parts=["gate"], learning_rate=3e-2),
+        GroupConfig(parts=["gate"], learning_rate=2e-2),
     ],
-    "questions": [GroupConfig(parts=["norm", "bias", "lora"], learning_rate=2e-3)],
+    "questions": [GroupConfig(parts=["norm", "bias", "lora"], learning_rate=1.5e-3)],
 }
 """Stage -> what trains."""
 
@@ -138,7 +138,7 @@ class Learner:
             max_steps=steps,
             per_device_train_batch_size=rows,
             save_strategy="no",
-            logging_steps=10,
+            logging_steps=5,
             seed=self.seed,
             bf16=False,
         )
