@@ -47,6 +47,11 @@ VERBS = (
     Verb("train", "llama_adapter.training.run:train", "fine-tune an adapter as a YAML file describes"),
     Verb("generate", "llama_adapter.generation:generate", "answer a prompt, a file of prompts, or chat"),
     Verb(
+        "generate-image",
+        "imagebind_llm.generate_image:generate_image",
+        "draw what pictures, sounds and texts have in common",
+    ),
+    Verb(
         "convert",
         "llama_adapter.checkpoints.convert:convert",
         "official checkpoint files to Hugging Face and PEFT, and back",
@@ -78,6 +83,11 @@ VERBS = (
     Verb("evaluate anls", "llama_adapter.evaluation.anls:anls", "DocVQA's ANLS"),
     Verb("evaluate relaxed", "llama_adapter.evaluation.relaxed:relaxed", "ChartQA's relaxed accuracy"),
     Verb("evaluate mme", "llama_adapter.evaluation.mme:mme", "perception and cognition scores"),
+    Verb(
+        "evaluate zero-shot",
+        "imagebind_llm.zero_shot.task:zero_shot",
+        "files of any modality, classified by names or examples",
+    ),
     Verb("cache build", "imagebind_llm.cache.build:build", "encode pictures into a visual cache"),
     Verb(
         "cache index", "imagebind_llm.cache.build:index", "make the index of a visual cache, or another one"

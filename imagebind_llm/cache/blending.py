@@ -19,7 +19,5 @@ def open_blend(path: str | Path, vision: VisionConfig) -> Blend:
         UserError: it is not complete, or was built with another encoder.
     """
     by_imagebind = vision.kind == "imagebind"
-    encoder = picture_encoder(
-        vision.name_or_path if by_imagebind else None, None if by_imagebind else vision
-    )
+    encoder = picture_encoder(vision.name_or_path if by_imagebind else None, None if by_imagebind else vision)
     return VisualCache.open(path, encoder=encoder.record).blend
