@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from efficientnet_lite0 import DEFAULT_FILE, TIMM_NAME, ensure_weights
 from jsonargparse import auto_cli
@@ -30,6 +30,7 @@ from rich.table import Table
 from llama_adapter import ZeroInitConfig
 from llama_adapter.conditioning import VisualQueriesConfig
 from llama_adapter.data import DataConfig, SourceConfig
+from llama_adapter.data.identity import json_digest
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.answering import evaluate_model
 from llama_adapter.evaluation.scienceqa.problems import read_problems
@@ -37,6 +38,8 @@ from llama_adapter.evaluation.scienceqa.task import ScienceQA, ScienceQAConfig
 from llama_adapter.models import BaseModelConfig
 from llama_adapter.scienceqa import Problem, build_answer, build_prompt
 from llama_adapter.training import TrainConfig, TrainingConfig, train
+from llama_adapter.training.checkpoint import defect
+from llama_adapter.training.groups import GroupConfig
 from llama_adapter.vision import VisionConfig
 
 FOLDS = 5
@@ -88,14 +91,25 @@ class Study:
     """Longest training question in tokens; longer ones are left out of training, never of the test."""
     tokens_per_batch: int = 1024
     """Most tokens of one step."""
-    learning_rate: float = 5e-3
-    """Peak rate."""
+    dtype: str = "float32"
+    """Precision of the frozen model; bfloat16 where the machine multiplies in it."""
+    prompt_rate: float = 8e-3
+    """Peak rate of the prompts."""
+    gate_rate: float = 2e-2
+    """Peak rate of the gates, which have one number per head and start at zero."""
+    learning_rate: float = 1e-3
+    """Peak rate of the conditioner."""
+    initial_scale: float = 0.2
+    """Size of what the conditioner adds to the prompts at the start."""
     prompt_length: int = 10
     """Prompts per layer."""
     prompt_layers: int = 30
     """Adapted layers, counted from the top."""
     width: int = 192
     """Width of the conditioner's blocks."""
+    score: Literal["generated", "likelihood", "both"] = "both"
+    """What is scored: the answers that are written, the likelihood of each option, or both; the second takes
+    about three times as long as the first."""
     limit: int | None = None
     """Only so many training and so many held-out questions, to try things out."""
     output_dir: Path = Path("runs/scienceqa")
@@ -160,12 +174,17 @@ def settings(study: Study) -> dict[str, Any]:
     names = (
         "base",
         "epochs",
+        "dtype",
         "tokens_per_batch",
+        "prompt_rate",
+        "gate_rate",
         "learning_rate",
+        "initial_scale",
         "prompt_length",
         "prompt_layers",
         "width",
         "max_length",
+        "score",
         "limit",
     )
     return {name: getattr(study, name) for name in names}
@@ -198,17 +217,20 @@ def make_fold(problems: Sequence[Problem], number: int, study: Study) -> Fold:
 def measure(arm: str, seed: int, fold: Fold, study: Study, console: Console) -> dict[str, Any]:
     """Train, unless the arm is the untouched model, and ask the held-out questions."""
     options, started = ARMS[arm], perf_counter()
-    folder = fold.folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-    if options.trains:
+    digest = json_digest(settings(study) | {"score": None})[
+        :8
+    ]  # what is scored does not change what is trained
+    folder = fold.folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}-{digest}"
+    if options.trains and defect(folder / "adapter") is not None:
         train(training_run(options, seed, fold, study, folder))
     trained = perf_counter()
     config = ScienceQAConfig(
         problems=[str(fold.folder / "held_out.jsonl")],
         base=study.base,
         adapter=[str(folder / "adapter")] if options.trains else [],
-        dtype="bfloat16",
+        dtype=study.dtype,
         format=FORMAT,
-        score="both",
+        score=study.score,
         max_new_tokens=8,
         batch_size=16,
         ignore_images=not options.sees,
@@ -232,7 +254,7 @@ def accuracies(items: Sequence[dict[str, Any]], repeated: set[str]) -> dict[str,
 def training_run(arm: Arm, seed: int, fold: Fold, study: Study, folder: Path) -> TrainConfig:
     """The run of one arm; all differ in what the arm says, nothing else."""
     return TrainConfig(
-        base=BaseModelConfig(name_or_path=study.base, dtype="bfloat16"),
+        base=BaseModelConfig(name_or_path=study.base, dtype=study.dtype),
         adapter=ZeroInitConfig(
             task_type="CAUSAL_LM",
             prompt_length=study.prompt_length,
@@ -247,6 +269,11 @@ def training_run(arm: Arm, seed: int, fold: Fold, study: Study, folder: Path) ->
             media="refuse" if arm.sees else "ignore",
             feature_cache=str(study.output_dir / "features"),
         ),
+        groups=[
+            GroupConfig(parts=["prompt"], learning_rate=study.prompt_rate),
+            GroupConfig(parts=["gate"], learning_rate=study.gate_rate),
+            *([GroupConfig(parts=["conditioner"])] if arm.sees else []),
+        ],
         training=TrainingConfig(
             output_dir=str(folder),
             overwrite_output_dir=True,
@@ -270,7 +297,11 @@ def sight(study: Study) -> dict[str, Any]:
     return {
         "vision": encoder(study),
         "conditioner": VisualQueriesConfig(
-            width=study.width, depth=2, num_heads=study.width // 32, mlp_width=4 * study.width
+            width=study.width,
+            depth=2,
+            num_heads=study.width // 32,
+            mlp_width=4 * study.width,
+            initial_scale=study.initial_scale,
         ),
     }
 
@@ -297,13 +328,15 @@ def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
     for row in rows:
         arm, _, _, options = json.loads(row["key"])
         groups[arm, json.dumps(options)].append(row["accuracy"])
-    measures = (("written", "all"), ("likelihood", "all"), ("likelihood", "new"))
+    measures = [(name, part) for name in ("written", "likelihood") for part in ("all", "new")]
     table = Table(
         "arm", "runs", *(" ".join(names) for names in measures), title="accuracy on held-out questions, %"
     )
     for (arm, _), found in groups.items():
         table.add_row(
-            arm, str(len(found)), *(spread([one[name][part] for one in found]) for name, part in measures)
+            arm,
+            str(len(found)),
+            *(spread([one.get(name, {}).get(part) for one in found]) for name, part in measures),
         )
     console.print(table)
 
