@@ -73,9 +73,9 @@ class Senses(Sight):
             if _key(one) not in found:
                 by_tower.setdefault(_key(one)[0], {})[_key(one)] = one.content
         for tower, contents in by_tower.items():
-            values = self._processor({tower: list(contents.values())})
             model = self._tower(tower)
-            features = model({tower: to_device(values[tower], model.device)}).features[tower]
+            values = to_device(self._processor({tower: list(contents.values())}), model.device)
+            features = model(values).features[tower]
             found |= dict(zip(contents, features, strict=True))
         self._embedded = dict(list({**self._embedded, **found}.items())[-KEPT_IMAGES:])
         return found
