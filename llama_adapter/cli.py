@@ -84,6 +84,11 @@ VERBS = (
     ),
     Verb("cache search", "imagebind_llm.cache.search:search", "the stored pictures nearest to files"),
     Verb("cache info", "imagebind_llm.cache.search:info", "what a visual cache holds"),
+    Verb(
+        "evaluate zero-shot",
+        "imagebind_llm.zero_shot.task:zero_shot",
+        "files of any modality, classified by names or examples",
+    ),
 )
 
 

@@ -40,16 +40,32 @@ def load_audio(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "K 1 
     Raises:
         UserError: the file is missing, damaged, no sound, silent or too short.
     """
-    samples = _at_rate(*_read(path), config.resampler)
-    if samples.shape[1] < _FRAME:
+    return audio_input(read_sound(path, resampler=config.resampler), config)
+
+
+def read_sound(path: str | Path, rate: int = RATE, resampler: str = "sinc") -> Float[Tensor, "C N"]:
+    """The samples of a sound file.
+
+    Args:
+        path: any file that soundfile reads.
+        rate: samples per second of the result.
+        resampler: see ``ProcessorConfig``.
+
+    Raises:
+        UserError: the file is missing, damaged, no sound, silent or too short.
+    """
+    samples, given = _read(path)
+    if samples.shape[1]:
+        samples = (resample_soxr if resampler == "soxr" else resample_sinc)(samples, given, rate)
+    if samples.shape[1] * RATE < _FRAME * rate:
         raise UserError(
-            f"{str(path)!r} has {samples.shape[1] / RATE:.3f} s of sound. Use at least {_FRAME / RATE} s."
+            f"{str(path)!r} has {samples.shape[1] / rate:.3f} s of sound. Use at least {_FRAME / RATE} s."
         )
     if not samples.isfinite().all():
         raise UserError(f"{str(path)!r} holds NaN or infinite samples. Replace the file.")
     if samples.min() == samples.max():
         raise UserError(f"{str(path)!r} is silent from start to end. Use a file with sound.")
-    return audio_input(samples, config)
+    return samples
 
 
 def _read(path: str | Path) -> tuple[Float[Tensor, "C N"], int]:
@@ -62,13 +78,6 @@ def _read(path: str | Path) -> tuple[Float[Tensor, "C N"], int]:
             f"{str(path)!r} cannot be read as sound: {error}. Use .wav, .flac, .ogg or .mp3."
         ) from error
     return torch.from_numpy(samples).T, rate
-
-
-def _at_rate(samples: Float[Tensor, "C N"], rate: int, resampler: str) -> Float[Tensor, "C _"]:
-    """Samples at 16 kHz."""
-    if samples.shape[1] == 0:
-        return samples
-    return (resample_soxr if resampler == "soxr" else resample_sinc)(samples, rate, RATE)
 
 
 def audio_input(samples: Float[Tensor, "C N"], config: ProcessorConfig) -> Float[Tensor, "K 1 M F"]:
