@@ -38,22 +38,33 @@ def mix(
     Raises:
         UserError: there is nothing to mix, a weight is missing, or weights cancel each other.
     """
-    if not embeddings or len(embeddings) != len(weights):
+    mixed = weighted_mean([functional.normalize(values, dim=-1) for values in embeddings], weights)
+    return functional.normalize(mixed, dim=-1) if rule == "unit" else mixed
+
+
+def weighted_mean(
+    vectors: Sequence[Float[Tensor, "R E"]], weights: Sequence[float] | Sequence[Float[Tensor, " R"]]
+) -> Float[Tensor, "R E"]:
+    """The same of vectors as they are.
+
+    Args:
+        vectors: one per input.
+        weights: see ``mix``.
+
+    Raises:
+        UserError: see ``mix``.
+    """
+    if not vectors or len(vectors) != len(weights):
         raise UserError(
-            f"There are {len(embeddings)} inputs and {len(weights)} weights. Give each input one weight."
+            f"There are {len(vectors)} inputs and {len(weights)} weights. Give each input one weight."
         )
     shares = torch.stack(
-        [
-            torch.as_tensor(weight, device=embeddings[0].device).expand(len(embeddings[0]))
-            for weight in weights
-        ]
-    ).to(embeddings[0].dtype)
+        [torch.as_tensor(weight, device=vectors[0].device).expand(len(vectors[0])) for weight in weights]
+    ).to(vectors[0].dtype)
     total = shares.sum(0)
     if bool((total.abs() < _EPSILON).any()):
         raise UserError(
             f"The weights {shares[:, total.abs().argmin()].tolist()} of a record add up to 0. "
             "Change one of them, since they are divided by their sum."
         )
-    units = functional.normalize(torch.stack(list(embeddings)), dim=-1)
-    mixed = torch.einsum("mr,mre->re", shares / (total + _EPSILON), units)
-    return functional.normalize(mixed, dim=-1) if rule == "unit" else mixed
+    return torch.einsum("mr,mre->re", shares / (total + _EPSILON), torch.stack(list(vectors)))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imagebind_llm.imagebind.model import ImageBindModel
-from imagebind_llm.processing.processor import ImageBindProcessor
+from imagebind_llm.processing.processor import ImageBindProcessor, to_device
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,7 @@ def retrieve(
     Raises:
         UserError: a file cannot be used, or a tower is not there.
     """
-    inputs = {
-        name: [cloud.to(model.device) for cloud in values]
-        if isinstance(values, list)
-        else values.to(model.device)
-        for name, values in processor(files).items()
-    }
-    return similarities(model(inputs).embeddings)
+    return similarities(model(to_device(processor(files), model.device)).embeddings)
 
 
 def _scores(asking: Float[Tensor, "A E"], answering: Float[Tensor, "B E"]) -> PairScores:

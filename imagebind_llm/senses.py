@@ -16,13 +16,10 @@ from torch import Tensor
 
 from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.mixing import Rule, mix
-from imagebind_llm.processing.processor import ImageBindProcessor
+from imagebind_llm.processing.processor import TOWERS, ImageBindProcessor, to_device
 from llama_adapter.errors import UserError
 from llama_adapter.multimodal.inputs import Mix, WeightedInput
 from llama_adapter.multimodal.sight import KEPT_IMAGES, Sight
-
-_TOWERS = {"image": "vision", "video": "vision"}
-"""Modality -> tower, where the names differ."""
 
 
 class Senses(Sight):
@@ -78,7 +75,7 @@ class Senses(Sight):
         for tower, contents in by_tower.items():
             values = self._processor({tower: list(contents.values())})
             model = self._tower(tower)
-            features = model({tower: _moved(values[tower], model.device)}).features[tower]
+            features = model(to_device(values, model.device)).features[tower]
             found |= dict(zip(contents, features, strict=True))
         self._embedded = dict(list({**self._embedded, **found}.items())[-KEPT_IMAGES:])
         return found
@@ -113,11 +110,4 @@ def _as_mix(image: Any) -> Mix:
 def _key(one: WeightedInput) -> tuple[str, Any]:
     """What tells an input from others: its tower and its content."""
     content = one.content if isinstance(one.content, str) else id(one.content)
-    return _TOWERS.get(one.modality, one.modality), content
-
-
-def _moved(values: Any, device: Any) -> Any:
-    """One modality's values on a device."""
-    if isinstance(values, list):
-        return [cloud.to(device) for cloud in values]
-    return values.to(device)
+    return TOWERS.get(one.modality, one.modality), content

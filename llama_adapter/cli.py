@@ -47,6 +47,11 @@ VERBS = (
     Verb("train", "llama_adapter.training.run:train", "fine-tune an adapter as a YAML file describes"),
     Verb("generate", "llama_adapter.generation:generate", "answer a prompt, a file of prompts, or chat"),
     Verb(
+        "generate-image",
+        "imagebind_llm.generate_image:generate_image",
+        "draw what pictures, sounds and texts have in common",
+    ),
+    Verb(
         "convert",
         "llama_adapter.checkpoints.convert:convert",
         "official checkpoint files to Hugging Face and PEFT, and back",

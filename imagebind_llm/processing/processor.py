@@ -6,7 +6,7 @@ for sounds and videos are imported when such a file comes.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,9 @@ from llama_adapter.errors import UserError
 
 Inputs: TypeAlias = dict[str, Clips | Int[Tensor, "R L"] | list[Float[Tensor, "_ 3"]]]
 """Modality -> values."""
+
+TOWERS = {"image": "vision", "video": "vision"}
+"""What users call a modality -> its tower, where the names differ."""
 
 
 class ImageBindProcessor:
@@ -92,3 +95,11 @@ class ImageBindProcessor:
             return load_video(path, self.config)
         picture = load_picture(path, self.config.image_size)
         return torch.stack([picture] * FRAMES, dim=1).unsqueeze(0)
+
+
+def to_device(inputs: Inputs, device: Any) -> Inputs:
+    """What the processor made, where a model is."""
+    return {
+        name: [cloud.to(device) for cloud in values] if isinstance(values, list) else values.to(device)
+        for name, values in inputs.items()
+    }

@@ -20,12 +20,9 @@ from imagebind_llm.clips import Clips
 from imagebind_llm.imagebind.config import ImageBindConfig
 from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.processing.audio import read_sound
-from imagebind_llm.processing.processor import ImageBindProcessor
+from imagebind_llm.processing.processor import TOWERS, ImageBindProcessor, to_device
 from llama_adapter.data.images import read_image
 from llama_adapter.errors import UserError
-
-TOWERS = {"image": "vision", "video": "vision"}
-"""Modality -> tower, where the names differ."""
 
 
 @runtime_checkable
@@ -71,16 +68,16 @@ class ImageBindSpace:
     def embed(self, modality: str, loaded: list[Any]) -> Float[Tensor, "B E"]:
         """See ``Space``."""
         tower = TOWERS.get(modality, modality)
-        device = self.model.device
         values: Any
         if modality == "point":
-            values = [cloud.to(device) for clouds in loaded for cloud in clouds]
+            values = [cloud for clouds in loaded for cloud in clouds]
         elif modality == "text":
-            values = torch.cat(loaded).to(device)
+            values = torch.cat(loaded)
         else:
             counts = tuple(count for clips in loaded for count in clips.counts)
-            values = Clips(torch.cat([clips.values for clips in loaded]), counts).to(device)
-        return self.model({tower: values}).embeddings[tower].float().cpu()
+            values = Clips(torch.cat([clips.values for clips in loaded]), counts)
+        inputs = to_device({tower: values}, self.model.device)
+        return self.model(inputs).embeddings[tower].float().cpu()
 
 
 @dataclass

@@ -1,0 +1,63 @@
+"""The verb, with a pipeline that keeps what it got."""
+
+import pytest
+import torch
+from PIL import Image
+
+import imagebind_llm.generate_image as verb
+from imagebind_llm.processing.processor import ImageBindProcessor
+from llama_adapter.cli import main
+from tests.imagebind_llm.imagebind.test_model import tiny_model
+from tests.imagebind_llm.processing.test_processor import write_files
+from tests.imagebind_llm.test_unclip import FakePipeline
+
+
+class Canvas(FakePipeline):
+    """Gives real pictures."""
+
+    dtype = torch.float32
+
+    def __call__(self, **given):
+        found = super().__call__(**given)
+        found.images = [Image.new("RGB", (8, 8), (n, 0, 0)) for n in range(len(found.images))]
+        return found
+
+
+@pytest.fixture
+def canvas(monkeypatch):
+    pipeline = Canvas()
+    monkeypatch.setattr(verb, "load_pipeline", lambda name, device: pipeline)
+    return pipeline
+
+
+def test_inputs_of_several_modalities_become_pictures(canvas, tmp_path, capsys):
+    files = write_files(tmp_path)
+    model, processor = tiny_model(), ImageBindProcessor()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    image, sound, cloud = files["vision"][0], files["audio"], files["point"][0]
+    words = ["--image", f"{image}:0.5", "--audio", f"{sound}:0.25", "--point", f"{cloud}:0.25"]
+    words += ["--pictures", "2", "--seed", "1", "--noise-level", "7", "--prompt", "at night"]
+    words += [
+        "--output",
+        str(tmp_path / "out/drawn.png"),
+        "--unclip",
+        "any",
+        "--model",
+        str(tmp_path / "model"),
+    ]
+    assert main(["generate-image", *words]) == 0
+    with torch.no_grad():
+        inputs = processor({"vision": [image], "audio": [sound], "point": [cloud]})
+        features = model(inputs).features
+    expected = 0.5 * features["vision"] + 0.25 * features["audio"] + 0.25 * features["point"] / 5
+    torch.testing.assert_close(canvas.given["image_embeds"], expected, rtol=1e-4, atol=1e-5)
+    assert (canvas.given["noise_level"], canvas.given["prompt"]) == (7, ["at night"])
+    assert Image.open(tmp_path / "out/drawn-2.png").getpixel((0, 0)) == (1, 0, 0)
+    assert "drawn-1.png" in capsys.readouterr().out
+
+
+def test_nothing_to_draw_and_no_diffusers(tmp_path, capsys):
+    words = ["--output", str(tmp_path / "a.png"), "--unclip", "any", "--model", str(tmp_path)]
+    assert main(["generate-image", *words]) == 2
+    assert "nothing to draw. Use one of --image" in capsys.readouterr().err
