@@ -7,9 +7,10 @@ Time:      7 minutes of CPU time per seed, and 3 to encode all pictures and soun
 Expected:  runs/sound-digits/results.json, a table, and a sheet of pictures and sounds with answers
 
 SmolLM2-135M-Instruct, EfficientNet-Lite0 and Whisper's encoder stay frozen. Sounds of four speakers are
-brought into the images' space (``digit_space.py``); then the language model is trained in
-ImageBind-LLM's two stages on drawn digits alone, and asked about digits spoken by the two speakers that nothing
-has heard. Which two these are changes with the seed. Sounds are files DIGIT_SPEAKER_TAKE.wav of the Free Spoken Digit Dataset.
+brought into the images' space (``digit_space.py``); then the language model is trained in ImageBind-LLM's
+two stages on drawn digits alone (``digits_llm.py``), and asked about digits that the two other speakers say.
+Which two these are changes with the seed. Sounds are files DIGIT_SPEAKER_TAKE.wav of the Free Spoken Digit
+Dataset.
 """
 
 import json
@@ -22,6 +23,7 @@ import torch
 from digit_space import DigitSpace, SoundEncoder, align, image_features, start_alignment
 from digits import FONTS, TEST_FONTS, WORDS, draw
 from digits_llm import Learner
+from digits_sheet import draw_sheet
 from efficientnet_lite0 import ensure_weights
 from jsonargparse import auto_cli
 from rich.console import Console
@@ -97,6 +99,7 @@ def main(study: Study) -> None:
         text = json.dumps(results, indent=1)
         (study.output_dir / "results.json").write_text(text + "\n", encoding="utf-8")
     show(results)
+    draw_sheet(results[0], study.output_dir / "answers.png")
 
 
 def draw_all(study: Study, name: str, count: int, fonts: tuple[str, ...], first: int) -> Files:
@@ -161,6 +164,7 @@ class Run:
         found["answers"] = {name: learner.answers(*given) for name, given in inputs.items()}
         found["mixtures"] = self.mixtures(learner, images, sounds, asked.digits)
         found["files"] = {"image": self.tests.paths, "sound": asked.paths}
+        found["digits"] = {"image": self.tests.digits, "sound": asked.digits}
         return found
 
     def align(self, found: dict[str, Any]) -> None:
@@ -252,7 +256,7 @@ def show(results: list[dict[str, Any]]) -> None:
             table.add_row(name, question, f"{statistics.mean(values):.1f}", spread, f"{constant:.1f}")
     console.print(table)
     for result in results:
-        kept = {k: v for k, v in result.items() if k not in ("answers", "files")}
+        kept = {k: v for k, v in result.items() if k not in ("answers", "files", "digits")}
         console.print_json(json.dumps(kept))
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
+from imagebind_llm.cache.visual_cache import CacheConfig, VisualCache
 from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.processing.processor import TOWERS, ImageBindProcessor, to_device
 from imagebind_llm.unclip import DrawingConfig, draw, drawing_vectors, load_pipeline
@@ -58,6 +59,13 @@ class GenerateImageConfig(DrawingConfig):
     point: list[str] = field(default_factory=list)
     """A point cloud."""
 
+    cache: str | None = None
+    """Folder or index file of a visual cache of ImageBind's embeddings, towards whose pictures the mix is
+    drawn."""
+
+    cache_weight: float = 0.5
+    """Of the cache: 0 is the mix alone, 1 its neighbours alone."""
+
     device: str = "auto"
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
 
@@ -86,8 +94,11 @@ def generate_image(config: GenerateImageConfig) -> int:
     output = Path(config.output).expanduser()
     check_writable(output)
     inputs, device = config.inputs, choose_device(config.device)
+    blend = None
+    if config.cache is not None:
+        blend = VisualCache.open(config.cache, CacheConfig(weight=config.cache_weight)).blend
     features = _features(config.model, inputs, device)
-    vectors = drawing_vectors(features, [one.weight for one in inputs])
+    vectors = drawing_vectors(features, [one.weight for one in inputs], blend)
     drawing = DrawingConfig(**{one.name: getattr(config, one.name) for one in fields(DrawingConfig)})
     pictures = draw(load_pipeline(config.unclip, device), vectors, drawing)
     console = Console(highlight=False)

@@ -83,17 +83,17 @@ VERBS = (
     Verb("evaluate anls", "llama_adapter.evaluation.anls:anls", "DocVQA's ANLS"),
     Verb("evaluate relaxed", "llama_adapter.evaluation.relaxed:relaxed", "ChartQA's relaxed accuracy"),
     Verb("evaluate mme", "llama_adapter.evaluation.mme:mme", "perception and cognition scores"),
+    Verb(
+        "evaluate zero-shot",
+        "imagebind_llm.zero_shot.task:zero_shot",
+        "files of any modality, classified by names or examples",
+    ),
     Verb("cache build", "imagebind_llm.cache.build:build", "encode pictures into a visual cache"),
     Verb(
         "cache index", "imagebind_llm.cache.build:index", "make the index of a visual cache, or another one"
     ),
     Verb("cache search", "imagebind_llm.cache.search:search", "the stored pictures nearest to files"),
     Verb("cache info", "imagebind_llm.cache.search:info", "what a visual cache holds"),
-    Verb(
-        "evaluate zero-shot",
-        "imagebind_llm.zero_shot.task:zero_shot",
-        "files of any modality, classified by names or examples",
-    ),
 )
 
 
