@@ -14,8 +14,9 @@ Dataset.
 """
 
 import json
+import shutil
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ class Run:
             "sound": (sounds, asked.digits),
             "sound, cache": (cache.blend(sounds), asked.digits),
         }
-        found["gap"] = gap(self.images(self.drawn.paths), self.drawn.digits, inputs)
+        unaligned = {"sound, not aligned": (self.unaligned(self._stack(asked.paths)), asked.digits)}
+        found["gap"] = gap(self.images(self.drawn.paths), self.drawn.digits, inputs | unaligned)
         training = {p: v[None] for p, v in zip(self.drawn.paths, self.images(self.drawn.paths), strict=True)}
         learner = Learner(self.study.base, self.folder, training, self.seed)
         rows = self.study.rows_per_step
@@ -172,6 +174,7 @@ class Run:
         stacked = {name: self._stack(files.paths) for name, files in (("i", self.drawn), ("s", self.known))}
         self.space = start_alignment(stacked["i"], stacked["s"], self.study.width, self.seed)
         found["zero_shot_before_alignment"] = self.zero_shot()
+        self.unaligned = replace(self.space).sounds
         images = {digit: self._stack(self.drawn.of(digit)) for digit in range(10)}
         found["alignment_loss"] = align(
             self.space, images, {d: self._stack(self.known.of(d)) for d in range(10)}, self.seed
@@ -200,6 +203,7 @@ class Run:
         """The drawn digits' embeddings, as `cache build` keeps them."""
         file = self.folder / "embeddings.pt"
         torch.save(self.images(self.drawn.paths), file)
+        shutil.rmtree(self.folder / "cache", ignore_errors=True)
         build_cache(BuildConfig(cache=str(self.folder / "cache"), source=str(file)))
         return VisualCache.open(self.folder / "cache", CacheConfig(exact=True))
 
@@ -231,7 +235,12 @@ class Run:
 
 
 def gap(drawn: Tensor, digits: list[int], inputs: dict[str, tuple[Tensor, list[int]]]) -> dict[str, Any]:
-    """Mean cosine of inputs with drawn training digits: of the same digit, of others; with the nearest."""
+    """How far inputs lie from the drawn training digits.
+
+    Returns:
+        Of each input the mean cosine with pictures of the same digit, of others, and with the nearest one; and
+        the distance of the two centres.
+    """
     found = {}
     for name, (vectors, own) in inputs.items():
         cosine = vectors @ drawn.T
@@ -240,6 +249,7 @@ def gap(drawn: Tensor, digits: list[int], inputs: dict[str, tuple[Tensor, list[i
             "same": cosine[same].mean().item(),
             "other": cosine[~same].mean().item(),
             "nearest": cosine.max(1).values.mean().item(),
+            "centres": (vectors.mean(0) - drawn.mean(0)).norm().item(),
         }
     return found
 
