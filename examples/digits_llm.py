@@ -137,7 +137,7 @@ class Learner:
             max_steps=steps,
             per_device_train_batch_size=rows,
             save_strategy="no",
-            logging_steps=5,
+            logging_steps=10,
             seed=self.seed,
             bf16=False,
         )

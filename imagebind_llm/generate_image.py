@@ -21,7 +21,6 @@ from llama_adapter.generation.session import choose_device
 from llama_adapter.multimodal.inputs import MODALITIES, WeightedInput, read_inputs
 
 
-
 @dataclass(kw_only=True)
 class GenerateImageConfig(DrawingConfig):
     """Draw what inputs of any modalities have in common. Every input is FILE or FILE:WEIGHT."""
