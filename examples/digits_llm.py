@@ -19,14 +19,13 @@ from peft import get_peft_model
 from torch import Tensor
 from transformers import set_seed
 
-from imagebind_llm import BindConfig, BindNetwork
+from imagebind_llm import BindConfig, BindNetwork, ImageBindLlm
 from llama_adapter import ZeroInitConfig
 from llama_adapter.data import DataConfig, PaddingCollator, SourceConfig, Turn, build_datasets
 from llama_adapter.data.feature_collator import FeatureCollator
 from llama_adapter.evaluation.captions.task import INSTRUCTION
 from llama_adapter.generation import Generator
 from llama_adapter.models import BaseModelConfig, load_base, load_tokenizer
-from llama_adapter.multimodal import ImageConditionedModel
 from llama_adapter.training import TrainingConfig
 from llama_adapter.training.groups import GroupConfig, ParameterGroups
 from llama_adapter.training.parts import TrainedParts
@@ -66,7 +65,7 @@ class Learner:
         bind = BindConfig(
             hidden_size=hidden, feature_width=next(iter(features.values())).shape[1], inner_width=2 * hidden
         )
-        self.model = ImageConditionedModel(get_peft_model(language_model, adapter), BindNetwork(bind))
+        self.model = ImageBindLlm(get_peft_model(language_model, adapter), BindNetwork(bind))
         parts = TrainedParts.of(self.model)
         self._trainable = [weight for _, weight in parts.named_parameters() if weight.requires_grad]
         self.generator = Generator(self.model.language_model, self.tokenizer, "plain")
@@ -138,7 +137,7 @@ class Learner:
             max_steps=steps,
             per_device_train_batch_size=rows,
             save_strategy="no",
-            logging_steps=5,
+            logging_steps=10,
             seed=self.seed,
             bf16=False,
         )
@@ -152,7 +151,7 @@ class Learner:
             rows = prompt.repeat(len(batch), 1)
             output = self.model.generate(
                 rows,
-                features=batch[:, None],
+                embeddings=batch,
                 attention_mask=torch.ones_like(rows),
                 do_sample=False,
                 max_new_tokens=longest,

@@ -16,7 +16,7 @@ Dataset.
 import json
 import shutil
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,14 @@ class Study:
     """Takes of each digit and held-out speaker to ask about."""
     width: int = 64
     """Width of the shared space."""
-    caption_steps: int = 120
+    caption_steps: int = 80
     """Steps of stage 1."""
-    question_steps: int = 120
+    question_steps: int = 200
     """Steps of stage 2."""
-    rows_per_step: int = 20
+    rows_per_step: int = 10
     """Records in one step."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    """Of the alignment and of both stages; each holds out two other speakers."""
+    """Of the alignment and of both stages; each holds out two other speakers. Seeds that are done stay."""
     output_dir: Path = Path("runs/sound-digits")
     """Pictures, features, adapters and results."""
 
@@ -94,13 +94,27 @@ def main(study: Study) -> None:
     cache = study.output_dir / "features"
     features = image_features([*drawn.paths, *tests.paths], cache)
     features |= SoundEncoder().features([str(path) for path in spoken], cache)
-    results = []
+    results = earlier(study)
     for seed in study.seeds:
-        results.append(Run(study, seed, features, (drawn, tests), spoken).result())
-        text = json.dumps(results, indent=1)
-        (study.output_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+        if all(result["seed"] != seed for result in results):
+            results.append(Run(study, seed, features, (drawn, tests), spoken).result())
+            content = {"settings": settings(study), "results": results}
+            text = json.dumps(content, indent=1)
+            (study.output_dir / "results.json").write_text(text + "\n", encoding="utf-8")
     show(results)
     draw_sheet(results[0], study.output_dir / "answers.png")
+
+
+def settings(study: Study) -> dict[str, Any]:
+    """What results depend on."""
+    return {name: str(value) for name, value in asdict(study).items() if name != "seeds"}
+
+
+def earlier(study: Study) -> list[dict[str, Any]]:
+    """Results of seeds that an earlier call with the same settings finished."""
+    file = study.output_dir / "results.json"
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content["results"] if content.get("settings") == settings(study) else []
 
 
 def draw_all(study: Study, name: str, count: int, fonts: tuple[str, ...], first: int) -> Files:
@@ -238,8 +252,8 @@ def gap(drawn: Tensor, digits: list[int], inputs: dict[str, tuple[Tensor, list[i
     """How far inputs lie from the drawn training digits.
 
     Returns:
-        Of each input the mean cosine with pictures of the same digit, of others, and with the nearest one; and
-        the distance of the two centres.
+        Of each input the mean cosine with pictures of the same digit, of others, and with the nearest one;
+        and the distance of the two centres.
     """
     found = {}
     for name, (vectors, own) in inputs.items():

@@ -58,7 +58,7 @@ class GenerateImageConfig(DrawingConfig):
     point: list[str] = field(default_factory=list)
     """A point cloud."""
 
-    cache: str | None = None
+    visual_cache: str | None = None
     """Folder or index file of a visual cache of ImageBind's embeddings, towards whose pictures the mix is
     drawn."""
 
@@ -94,8 +94,8 @@ def generate_image(config: GenerateImageConfig) -> int:
     check_writable(output)
     inputs, device = config.inputs, choose_device(config.device)
     blend = None
-    if config.cache is not None:
-        blend = VisualCache.open(config.cache, CacheConfig(weight=config.cache_weight)).blend
+    if config.visual_cache is not None:
+        blend = VisualCache.open(config.visual_cache, CacheConfig(weight=config.cache_weight)).blend
     features = _features(config.model, inputs, device)
     vectors = drawing_vectors(features, [one.weight for one in inputs], blend)
     drawing = DrawingConfig(**{one.name: getattr(config, one.name) for one in fields(DrawingConfig)})

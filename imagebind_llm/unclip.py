@@ -10,7 +10,7 @@ Unusual: nothing here needs diffusers but ``load_pipeline``; any object that is 
 Dimensions: R records, E width of the space.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,13 @@ from torch import Tensor
 from imagebind_llm.mixing import weighted_mean
 from llama_adapter.errors import UserError
 from llama_adapter.lazy import needed
+from llama_adapter.multimodal.sight import Blend
 
 POINT_SCALE = 5.0
 """Points' vectors are longer than images' by this factor."""
 
 _LEVELS = 1000
 """Steps of the noise schedule of all published unCLIP models."""
-
-Blend = Callable[[Float[Tensor, "R E"]], Float[Tensor, "R E"]]
-"""``VisualCache.blend``."""
 
 
 @dataclass(kw_only=True)

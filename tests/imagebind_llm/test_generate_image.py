@@ -76,7 +76,10 @@ def test_a_cache_turns_the_mix_but_keeps_its_length(canvas, tmp_path):
     words += ["--model", str(tmp_path / "model")]
     assert main(["generate-image", *words]) == 0
     plain = canvas.given["image_embeds"]
-    assert main(["generate-image", *words, "--cache", str(tmp_path / "cache"), "--cache-weight", "1"]) == 0
+    assert (
+        main(["generate-image", *words, "--visual-cache", str(tmp_path / "cache"), "--cache-weight", "1"])
+        == 0
+    )
     drawn = canvas.given["image_embeds"]
     torch.testing.assert_close(drawn.norm(), plain.norm(), rtol=1e-4, atol=1e-5)
     shares = (20 * functional.normalize(plain, dim=1) @ stored.half().float().T).softmax(1)
