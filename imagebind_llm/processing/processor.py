@@ -89,9 +89,9 @@ class ImageBindProcessor:
             raise UserError(f"Unknown modality {modality!r}. Use some of {known}.")
         return join_records([self._loaders[modality](path) for path in items])
 
-    def _vision(self, path: str | Path) -> Float[Tensor, "V 3 2 S S"]:
-        """An image, standing still for two frames, or a video."""
-        if Path(path).suffix.lower() in VIDEO_TYPES:
+    def _vision(self, path: Any) -> Float[Tensor, "V 3 2 S S"]:
+        """An image, also a picture of Pillow, standing still for two frames; or a video."""
+        if isinstance(path, str | Path) and Path(path).suffix.lower() in VIDEO_TYPES:
             return load_video(path, self.config)
         picture = load_picture(path, self.config.image_size)
         return torch.stack([picture] * FRAMES, dim=1).unsqueeze(0)
