@@ -63,7 +63,8 @@ def test_answers_of_a_batch_are_those_of_its_rows(model, rows, processor):
     together = model.generate(**processor(rows, ["Say.", "Say more.", "Say.", "No."]), **options)
     for number, (row, text) in enumerate(zip(rows, ["Say.", "Say more.", "Say.", "No."], strict=True)):
         alone = model.generate(**processor([row], [text]), **options)
-        assert together[number, -5:].tolist() == alone[0, -5:].tolist()
+        new = alone[0, len(processor([row], [text])["input_ids"][0]) :].tolist()  # may end early
+        assert together[number, -5:].tolist()[: len(new)] == new
 
 
 def test_embeddings_stand_for_inputs(model, rows, processor):
