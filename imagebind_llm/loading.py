@@ -19,8 +19,8 @@ from llama_adapter.multimodal.inputs import MODALITIES, Mix, WeightedInput
 Key: TypeAlias = tuple[str, Any]
 """What tells an input from others: its tower and its content."""
 Row: TypeAlias = Sequence[Sequence[Any] | WeightedInput] | Mix | None
-"""What a row is shown: (modality, file or text, weight), the weight being 1 where it is left out; an image may
-be a picture of Pillow."""
+"""What a row is shown: (modality, file or text, weight), the weight being 1 where it is left out; an image
+may be a picture of Pillow."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,8 @@ KEPT_IMAGES = 64
 """Features of so many images stay in memory."""
 SENSES = {"imagebind": "imagebind_llm.senses:Senses"}
 """Kind of encoder -> `module:class` of what shows more than images."""
-VISUAL_CACHE = "imagebind_llm.blending:open_cache"
-"""`module:function` that opens a visual cache for an encoder's settings; the cache has ``blend``."""
+VISUAL_CACHE = "imagebind_llm.cache.blending:open_blend"
+"""`module:function` that opens a visual cache for an encoder's settings."""
 
 Blend: TypeAlias = Callable[[Float[Tensor, "R E"]], Float[Tensor, "R E"]]
 """What becomes of global features before the conditioner takes them."""
@@ -181,7 +181,7 @@ def make_sight(
     """
     config = model.encoder_config
     maker = Sight if config is None or config.kind not in SENSES else _named(SENSES[config.kind])
-    blend = None if visual_cache is None else _named(VISUAL_CACHE)(visual_cache, config).blend
+    blend = None if visual_cache is None else _named(VISUAL_CACHE)(visual_cache, config)
     sight: Sight = maker(model, cache, blend)
     sight.mixing = mixing
     return sight

@@ -1,17 +1,15 @@
-"""The visual cache between embeddings and the bind network."""
+"""What a model is shown: embeddings that are kept, and the visual cache before the bind network."""
 
 import pytest
 import torch
+from PIL import Image
 
 from imagebind_llm import VisualCache
-from imagebind_llm.blending import open_cache
 from imagebind_llm.cache.build import BuildConfig, build
 from imagebind_llm.loading import as_mix
 from llama_adapter.cli import main
 from llama_adapter.multimodal.sight import make_sight
-from llama_adapter.vision import VisionConfig
 from tests.imagebind_llm.bind_runs import make_imagebind
-from tests.imagebind_llm.cache.caches import make_cache, random_features
 
 
 def cache_of(folder, pictures, imagebind):
@@ -33,6 +31,15 @@ def foreign(trained, tmp_path_factory):
     return cache_of(folder / "foreign", trained / "pictures", other)
 
 
+def test_a_file_is_embedded_once_and_a_picture_each_time(model, rows, monkeypatch):
+    sight, (_, picture) = make_sight(model), rows[0][0]
+    wanted = sight.inputs([picture])["features"]
+    monkeypatch.setattr(type(sight), "processor", property(lambda _: dict))  # reads nothing
+    torch.testing.assert_close(sight.inputs([None, picture])["features"][1:], wanted, atol=0, rtol=0)
+    with pytest.raises(KeyError):
+        sight.inputs([Image.open(picture)])
+
+
 def test_embeddings_pass_through_it(cache, model, rows):
     mixes = [as_mix(row) for row in rows]
     plain = make_sight(model).inputs(mixes)
@@ -42,12 +49,6 @@ def test_embeddings_pass_through_it(cache, model, rows):
     wanted = VisualCache.open(cache).blend(plain["features"][present, 0])
     torch.testing.assert_close(found["features"][present, 0], wanted)
     assert not torch.allclose(wanted, plain["features"][present, 0], atol=1e-3)
-
-
-def test_features_and_indexes_of_unknown_origin_are_not_compared(trained, tmp_path):
-    folder = make_cache(tmp_path, random_features(20))
-    own = VisionConfig(kind="imagebind", name_or_path=str(trained / "imagebind"))
-    assert len(open_cache(folder, own)) == len(open_cache(folder, None)) == 20
 
 
 def test_from_the_command_line(trained, rows, cache, foreign, capsys):
