@@ -9,6 +9,7 @@ Dimensions: R rows.
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from imagebind_llm.imagebind.model import Values
@@ -87,7 +88,7 @@ def _input(one: Any) -> WeightedInput:
 
 
 def weighted(modality: str, content: Any, weight: Any) -> WeightedInput:
-    """An input as a program gives it; a path becomes its text.
+    """An input as a program gives it: a path becomes its text, an opened file or a picture stays.
 
     Raises:
         UserError: the weight is no number.
@@ -98,9 +99,4 @@ def weighted(modality: str, content: Any, weight: Any) -> WeightedInput:
         number = math.nan
     if not math.isfinite(number):
         raise UserError(f"The weight of {modality} {content!r} is {weight!r}. Use a number, such as 0.5.")
-    return WeightedInput(modality, content if _is_picture(content) else str(content), number)
-
-
-def _is_picture(content: Any) -> bool:
-    """Whether it is a picture of Pillow, not a file's name."""
-    return hasattr(content, "convert") and hasattr(content, "size")
+    return WeightedInput(modality, str(content) if isinstance(content, Path) else content, number)

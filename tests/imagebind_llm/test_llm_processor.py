@@ -1,5 +1,8 @@
 """What texts, conversations and files become for ImageBind-LLM."""
 
+import base64
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -48,6 +51,17 @@ def test_a_picture_of_pillow_is_as_good_as_its_file(model, rows):
     (_, picture), *_ = rows[0]
     found, _ = model.embed([[("image", Image.open(picture))], rows[0]])
     torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+
+
+def test_a_picture_inside_a_message(model, processor, rows):
+    (_, picture), *_ = rows[0]
+    content = base64.b64encode(Path(picture).read_bytes()).decode()
+    inside = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{content}"}}
+    found, wanted = (
+        model(**processor.apply_chat_template(said(part), tokenize=True)).logits
+        for part in (inside, {"type": "image", "path": Path(picture)})
+    )
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
 
 
 def test_a_file_is_read_once_for_all_rows(processor, rows):
