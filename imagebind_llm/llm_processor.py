@@ -47,6 +47,11 @@ class ImageBindLlmProcessor(ImageConditionedProcessor):
         rows = None if inputs is None else [as_mix(row) for row in inputs]
         return super().__call__(rows, text, **options)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved: the core's class, under whose name AutoProcessor finds this one by the encoder."""
+        saved: dict[str, Any] = super().to_dict()
+        return saved | {"processor_class": ImageConditionedProcessor.__name__}
+
     def _medium(self, part: Mapping[str, Any]) -> Any:
         """As the core has it; any modality, with its weight."""
         kind = str(part.get("type"))
