@@ -8,7 +8,6 @@ Dimensions: R records, E width of the shared space.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -16,9 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llama_adapter.errors import UserError
-
-Rule: TypeAlias = Literal["published", "unit"]
-"""``published``: a mix is as long as weights and angles make it. ``unit``: it is brought to length 1."""
+from llama_adapter.multimodal.inputs import Mixing
 
 _EPSILON = 1e-6
 
@@ -26,7 +23,7 @@ _EPSILON = 1e-6
 def mix(
     embeddings: Sequence[Float[Tensor, "R E"]],
     weights: Sequence[float] | Sequence[Float[Tensor, " R"]],
-    rule: Rule = "published",
+    rule: Mixing = "published",
 ) -> Float[Tensor, "R E"]:
     """The mix of several inputs of each record.
 

@@ -59,11 +59,12 @@ class ImageBindProcessor:
         """Write the settings beside the model."""
         self.config.save(folder)
 
-    def __call__(self, files: Mapping[str, str | Path | Sequence[str | Path]]) -> Inputs:
+    def __call__(self, files: Mapping[str, str | Path | Sequence[Any]]) -> Inputs:
         """Load everything.
 
         Args:
-            files: modality -> paths; for ``text`` the texts themselves. ``vision`` takes images and videos.
+            files: modality -> paths; for ``text`` the texts themselves. ``vision`` takes images, also
+                pictures of Pillow, and videos.
 
         Returns:
             What ``ImageBindModel`` takes, on the CPU.
@@ -74,7 +75,7 @@ class ImageBindProcessor:
         return {name: self._load(name, given) for name, given in files.items()}
 
     def _load(
-        self, modality: str, given: str | Path | Sequence[str | Path]
+        self, modality: str, given: str | Path | Sequence[Any]
     ) -> Clips | Int[Tensor, "R L"] | list[Float[Tensor, "_ 3"]]:
         """The values of one modality."""
         items = [given] if isinstance(given, str | Path) else list(given)
@@ -89,9 +90,9 @@ class ImageBindProcessor:
             raise UserError(f"Unknown modality {modality!r}. Use some of {known}.")
         return join_records([self._loaders[modality](path) for path in items])
 
-    def _vision(self, path: str | Path) -> Float[Tensor, "V 3 2 S S"]:
-        """An image, standing still for two frames, or a video."""
-        if Path(path).suffix.lower() in VIDEO_TYPES:
+    def _vision(self, path: Any) -> Float[Tensor, "V 3 2 S S"]:
+        """An image, also a picture of Pillow, standing still for two frames; or a video."""
+        if isinstance(path, str | Path) and Path(path).suffix.lower() in VIDEO_TYPES:
             return load_video(path, self.config)
         picture = load_picture(path, self.config.image_size)
         return torch.stack([picture] * FRAMES, dim=1).unsqueeze(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import MODALITIES
+from llama_adapter.multimodal.inputs import MODALITIES, Mixing
 
 
 @dataclass(kw_only=True)
@@ -81,6 +81,9 @@ class SessionConfig(SamplingConfig):
 
     visual_cache: str | None = None
     """Folder of `cache build`, or an index file: embeddings are drawn towards those of its pictures first."""
+
+    mixing: Mixing = "published"
+    """What becomes of the length of several inputs' mix: as published it stays; `unit` makes it 1."""
 
     device: str = "auto"
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""

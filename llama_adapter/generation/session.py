@@ -32,7 +32,7 @@ from llama_adapter.models import (
 )
 from llama_adapter.multimodal.inputs import Mix
 from llama_adapter.multimodal.model import ImageConditionedModel, saved_vision
-from llama_adapter.multimodal.sight import SENSES, Sight, make_sight
+from llama_adapter.multimodal.sight import SENSES, Sight, make_sight, only_images
 
 BASE = "base"
 NO_ADAPTER = "__base__"
@@ -108,7 +108,9 @@ class Session:
             model = ImageConditionedModel.around(cast("PeftModel", self.model), self.folders[name], None)
             model.conditioner.to(self.model.device).requires_grad_(False)
             config = self.config
-            self._sights[name] = make_sight(model.eval(), config.feature_cache, config.visual_cache)
+            self._sights[name] = make_sight(
+                model.eval(), config.feature_cache, config.visual_cache, config.mixing
+            )
         return self._sights.get(name)
 
     def answer(self, prompts: Sequence[Prompt]) -> list[str]:
@@ -204,11 +206,8 @@ def check_images(prompts: Sequence[Prompt], folders: Mapping[str, Path], chosen:
             )
         if isinstance(prompt.image, Mix):
             vision = saved_vision(folders[name])
-            if vision is not None and vision.kind not in SENSES:
-                raise UserError(
-                    f"{prompt.place}: {prompt.image} came for {name!r}, whose encoder ({vision.kind}) takes "
-                    "one image per prompt. Use one image without a weight, or an adapter of ImageBind."
-                )
+            if vision is None or vision.kind not in SENSES:
+                raise UserError(f"{prompt.place}: {prompt.image} came for {name!r}, {only_images(vision)}")
 
 
 def name_adapters(given: list[str]) -> dict[str, Path]:

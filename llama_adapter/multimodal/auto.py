@@ -11,6 +11,13 @@ from typing import Any
 from llama_adapter.lazy import when_imported
 
 _AUTO = "transformers.models.auto"
+_OF_ENCODERS = {
+    "imagebind": {
+        "ImageConditionedModel": "imagebind_llm.model:ImageBindLlm",
+        "ImageConditionedProcessor": "imagebind_llm.llm_processor:ImageBindLlmProcessor",
+    }
+}
+"""Kind of encoder -> `module:class` that takes the place of a class of the core."""
 
 
 def announce() -> None:
@@ -47,13 +54,20 @@ def _config() -> Any:
     return importlib.import_module("llama_adapter.multimodal.config").ImageConditionedConfig
 
 
+def _real(name: str, folder: Any) -> Any:
+    """The class of a folder's model or processor, by its encoder."""
+    settings = importlib.import_module("llama_adapter.conditioning.files").read_settings(folder, "vision")
+    kind = (settings or {}).get("kind", "")
+    module, _, found = _OF_ENCODERS.get(kind, {}).get(name, f"llama_adapter.multimodal:{name}").partition(":")
+    return getattr(importlib.import_module(module), found)
+
+
 def _stand_in(name: str) -> type:
     """A class of that name whose ``from_pretrained`` is the one of the real class."""
 
-    def from_pretrained(cls: type, *arguments: Any, **options: Any) -> Any:
+    def from_pretrained(cls: type, folder: Any, *arguments: Any, **options: Any) -> Any:
         """Load a folder."""
-        real = getattr(importlib.import_module("llama_adapter.multimodal"), name)
-        return real.from_pretrained(*arguments, **options)
+        return _real(name, folder).from_pretrained(folder, *arguments, **options)
 
     content = {
         "config_class": _config(),

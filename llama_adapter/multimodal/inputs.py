@@ -9,11 +9,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from llama_adapter.errors import UserError
 
 MODALITIES = ("image", "video", "text", "audio", "depth", "thermal", "imu", "point")
 """As options, fields of records and commands of a chat are called."""
+
+Mixing: TypeAlias = Literal["published", "unit"]
+"""``published``: a mix is as long as weights and angles make it. ``unit``: it is brought to length 1."""
 
 _WEIGHTED = re.compile(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+))", re.DOTALL)
 
@@ -24,8 +28,8 @@ class WeightedInput:
 
     modality: str
     """One of ``MODALITIES``."""
-    content: str
-    """Its file, or the text itself."""
+    content: Any
+    """Its file, or the text itself; an image may also be a picture of Pillow."""
     weight: float = 1.0
     """Its weight."""
 

@@ -89,7 +89,7 @@ class ImageConditionedProcessor(ProcessorMixin):
                 f"The options {options} came. Use padding_side and add_special_tokens; tensors are torch's."
             )
         batch = self._tokens([_without_mark(text) for text in texts], special, side) if texts else {}
-        return BatchFeature({**batch, **self._pixels(rows)})
+        return BatchFeature({**batch, **self._shown(rows)})
 
     def apply_chat_template(  # type: ignore[override]
         self,
@@ -164,7 +164,9 @@ class ImageConditionedProcessor(ProcessorMixin):
     def _read(self, messages: Messages) -> tuple[str, list[Any]]:
         """The prompt of one conversation and its images."""
         images: list[Any] = []
-        plain = [{**message, "content": _texts_only(message.get("content"), images)} for message in messages]
+        plain = [
+            {**message, "content": self._texts_only(message.get("content"), images)} for message in messages
+        ]
         try:
             turns = [without_placeholders(turn) for turn in message_turns(plain).turns]
             if not turns or turns[-1].role != "user":
@@ -188,7 +190,30 @@ class ImageConditionedProcessor(ProcessorMixin):
             "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in rows]),
         }
 
-    def _pixels(self, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    def _texts_only(self, content: Any, images: list[Any]) -> Any:
+        """A message's content without its images, which are added to ``images``."""
+        if not isinstance(content, list):
+            return content
+        parts = []
+        for part in content:
+            image = self._medium(part) if isinstance(part, Mapping) else None
+            if image is None:
+                parts.append(part)
+            else:
+                images.append(image)
+        return parts
+
+    def _medium(self, part: Mapping[str, Any]) -> Any:
+        """What a message's part shows: an image; None where it shows nothing.
+
+        Raises:
+            UserError: it should show something and does not.
+        """
+        if part.get("type") not in ("image", "image_url"):
+            return None
+        return medium_of(part, ("image", "path", "url", "image_url", "base64"))
+
+    def _shown(self, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Pixels of all images, and which rows have them."""
         counts = torch.tensor([len(images) for images in rows])
         if not int(counts.sum()):
@@ -208,7 +233,9 @@ class ImageConditionedProcessor(ProcessorMixin):
         if self._transform is None:
             self._transform = empty_encoder(VisionConfig(**self.vision)).transform
         channels = self.vision.get("channels", "rgb")
-        pixels = [self._transform.apply(read_image(_file(image), channels)) for row in rows for image in row]
+        pixels = [
+            self._transform.apply(read_image(file_of(image), channels)) for row in rows for image in row
+        ]
         return {
             "pixel_values": torch.stack(pixels),
             "has_image": counts if bool(several.any()) else counts > 0,
@@ -232,24 +259,21 @@ def _by_row(images: Any, rows: int) -> list[list[Any]]:
     return [[] if e is None else list(e) if isinstance(e, list | tuple) else [e] for e in entries]
 
 
-def _texts_only(content: Any, images: list[Any]) -> Any:
-    """A message's content without its images, which are added to ``images``."""
-    if not isinstance(content, list):
-        return content
-    parts = []
-    for part in content:
-        if isinstance(part, Mapping) and part.get("type") in ("image", "image_url"):
-            keys = ("image", "path", "url", "image_url", "base64")
-            image = next((part[key] for key in keys if part.get(key) is not None), None)
-            if image is None:
-                raise UserError(f"The part {dict(part)} has no image. Add it under 'image', 'path' or 'url'.")
-            images.append(image["url"] if isinstance(image, Mapping) else image)
-        else:
-            parts.append(part)
-    return parts
+def medium_of(part: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """A file, or what else a message's part holds under one of some keys.
+
+    Raises:
+        UserError: it holds none.
+    """
+    found = next((part[key] for key in keys if part.get(key) is not None), None)
+    if found is None:
+        raise UserError(
+            f"The part {dict(part)} has no {part['type']}. Add it under {keys[0]!r}, 'path' or 'url'."
+        )
+    return found["url"] if isinstance(found, Mapping) else found
 
 
-def _file(image: Any) -> Any:
+def file_of(image: Any) -> Any:
     """What ``read_image`` opens: a path or a picture; data URLs are decoded, ``file://`` is left out."""
     if isinstance(image, str) and image.startswith("data:"):
         return io.BytesIO(base64.b64decode(image.partition(",")[2]))

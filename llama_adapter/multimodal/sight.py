@@ -18,9 +18,9 @@ from torch import Tensor
 
 from llama_adapter.data.identity import weights_digest
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import Mix
+from llama_adapter.multimodal.inputs import Mix, Mixing
 from llama_adapter.multimodal.model import ImageConditionedModel
-from llama_adapter.vision import VisionEncoder, load_encoder
+from llama_adapter.vision import VisionConfig, VisionEncoder, load_encoder
 
 KEPT_IMAGES = 64
 """Features of so many images stay in memory."""
@@ -35,6 +35,9 @@ Blend: TypeAlias = Callable[[Float[Tensor, "R E"]], Float[Tensor, "R E"]]
 
 class Sight:
     """Shows a model images by their files."""
+
+    mixing: Mixing = "published"
+    """What becomes of the length of a mix, where several inputs are one."""
 
     def __init__(
         self, model: ImageConditionedModel, cache: str | Path | None = None, blend: Blend | None = None
@@ -107,11 +110,7 @@ class Sight:
             UserError: a file is no image, or several inputs came for a row.
         """
         if mixed := next((image for image in images if isinstance(image, Mix)), None):
-            kind = "unknown" if self.model.encoder_config is None else self.model.encoder_config.kind
-            raise UserError(
-                f"{mixed} came to a model whose encoder ({kind}) takes one image per prompt. "
-                "Use one image without a weight, or an adapter of ImageBind."
-            )
+            raise UserError(f"{mixed} came to a model {only_images(self.model.encoder_config)}")
         given = {_name(image): image for image in images if image is not None}
         if not given:
             return {}
@@ -150,8 +149,24 @@ class Sight:
         return found
 
 
+def only_images(encoder: VisionConfig | None) -> str:
+    """Why a model is shown no mixes, and what to do: the end of a sentence about it."""
+    if encoder is None:
+        return (
+            "whose config.json names no encoder (vision is None), so nothing says what it can be shown. "
+            "Convert those of ImageBind-LLM with --encoder FOLDER; others take one image per prompt."
+        )
+    return (
+        f"whose encoder ({encoder.kind}) takes one image per prompt. "
+        "Use one image without a weight, or an adapter of ImageBind."
+    )
+
+
 def make_sight(
-    model: ImageConditionedModel, cache: str | Path | None = None, visual_cache: str | Path | None = None
+    model: ImageConditionedModel,
+    cache: str | Path | None = None,
+    visual_cache: str | Path | None = None,
+    mixing: Mixing = "published",
 ) -> Sight:
     """What shows a model what its encoder knows: images, or inputs of many modalities.
 
@@ -159,6 +174,7 @@ def make_sight(
         model: see ``Sight``.
         cache: see ``Sight``.
         visual_cache: folder of ``cache build``, or an index file; None for none.
+        mixing: what becomes of the length of a mix.
 
     Raises:
         UserError: the visual cache cannot be used with this model.
@@ -167,6 +183,7 @@ def make_sight(
     maker = Sight if config is None or config.kind not in SENSES else _named(SENSES[config.kind])
     blend = None if visual_cache is None else _named(VISUAL_CACHE)(visual_cache, config)
     sight: Sight = maker(model, cache, blend)
+    sight.mixing = mixing
     return sight
 
 

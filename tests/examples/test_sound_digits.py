@@ -75,6 +75,4 @@ def test_the_gap_of_vectors_that_are_known(example):
     study = example("sound_digits")
     drawn = torch.eye(3)
     found = study.gap(drawn, [0, 1, 1], {"sound": (torch.tensor([[0.0, 0.6, 0.8]]), [1])})
-    assert found["sound"] == pytest.approx(
-        {"same": 0.7, "other": 0.0, "nearest": 0.8, "centres": 0.4**0.5}
-    )
+    assert found["sound"] == pytest.approx({"same": 0.7, "other": 0.0, "nearest": 0.8, "centres": 0.4**0.5})

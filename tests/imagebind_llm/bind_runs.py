@@ -23,17 +23,17 @@ FIRST = [GroupConfig(parts=["prompt", "gate", "conditioner"])]
 SECOND = [GroupConfig(parts=["norm", "bias", "lora"])]
 
 
-def make_imagebind(folder):
+def make_imagebind(folder, seed=0):
     """Every tower, with random weights."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     ImageBindModel(tiny_config()).save_pretrained(folder)
     ImageBindProcessor().save_pretrained(folder)
     return folder
 
 
-def write_sound(path, frequency=440.0):
-    """Two seconds of a tone."""
-    samples = (int(20000 * math.sin(2 * math.pi * frequency * n / 16000)) for n in range(32000))
+def write_sound(path, frequency=440.0, seconds=2):
+    """A tone."""
+    samples = (int(20000 * math.sin(2 * math.pi * frequency * n / 16000)) for n in range(16000 * seconds))
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -52,7 +52,7 @@ def stage(root, base_dir, imagebind, groups, start=None, **training):
     """One of the stages."""
     if not (root / "items.json").exists():
         write_records(root)
-    first = {"prompt_length": 1, "prompt_layers": -1}
+    first = {"prompt_length": 1}
     second = {
         "preset": "imagebind",
         "deltas": [{"kind": "bias", "exclude": ["k_proj", "v_proj"]}, {"kind": "lora", "rank": 2}],

@@ -8,44 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imagebind_llm import ImageBindLlm
+from imagebind_llm import ImageBindLlm, ImageBindLlmProcessor
 from llama_adapter import UserError
 from llama_adapter.arguments import parse
 from llama_adapter.cli import main
-from llama_adapter.multimodal import ImageConditionedProcessor
-from llama_adapter.training import TrainConfig, build_trainer, train
-from tests.imagebind_llm.bind_runs import FIRST, SECOND, make_imagebind, stage, write_points, write_sound
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_base):
-    """The folder of a run, with both adapters, a sound and a cloud of points."""
-    root = tmp_path_factory.mktemp("bind")
-    imagebind = make_imagebind(root / "imagebind")
-    assert train(stage(root, tiny_base, imagebind, FIRST)) == 0
-    first = str(root / "first" / "adapter")
-    assert train(stage(root, tiny_base, imagebind, SECOND, first)) == 0
-    write_sound(root / "tone.wav")
-    write_points(root / "cloud.npy")
-    return root
-
-
-@pytest.fixture(scope="module")
-def model(trained):
-    return ImageBindLlm.from_pretrained(trained / "second" / "adapter", encoder=None)
-
-
-@pytest.fixture(scope="module")
-def rows(trained):
-    """Rows of one batch: one input, a mix, a negative weight, none."""
-    picture = str(sorted((trained / "pictures").iterdir())[0])
-    sound, cloud = str(trained / "tone.wav"), str(trained / "cloud.npy")
-    return [
-        [("image", picture)],
-        [("image", picture, 0.7), ("audio", sound, 0.3)],
-        None,
-        [("image", picture, 1.5), ("text", "a dog", -0.5), ("point", cloud, 0.25)],
-    ]
+from llama_adapter.training import TrainConfig, build_trainer
 
 
 def parts(folder):
@@ -71,49 +38,94 @@ def test_the_first_stage_learns_the_bind_network(trained):
     assert losses[-1] < losses[0]
 
 
-def test_a_batch_is_its_rows_alone(model, rows, trained):
-    processor = ImageConditionedProcessor.from_pretrained(trained / "second" / "adapter")
-    batch = processor(text=["Say it."] * len(rows))
-    embeddings, present = model.embed(rows)
-    assert present.tolist() == [True, True, False, True]
-    together = model(**batch, embeddings=embeddings, has_embedding=present).logits
+@pytest.fixture(scope="module")
+def processor(trained):
+    return ImageBindLlmProcessor.from_pretrained(trained / "second" / "adapter")
+
+
+@pytest.fixture
+def settings(model):
+    """The model, whose settings are put back."""
+    yield model
+    model.cache, model.mixing = None, "published"
+
+
+def test_a_batch_is_its_rows_alone(model, rows, processor):
+    together = model(**processor(rows, ["Say it."] * len(rows))).logits
     assert len({tuple(row[-1, :4].tolist()) for row in together}) == len(rows)
     for number, row in enumerate(rows):
-        one = processor(text=["Say it."])
-        vector, there = model.embed([row])
-        alone = model(**one, embeddings=vector, has_embedding=there).logits
+        alone = model(**processor([row], ["Say it."])).logits
         torch.testing.assert_close(together[number, None], alone, atol=2e-5, rtol=0)
 
 
-def test_answers_of_a_batch_are_those_of_its_rows(model, rows, trained):
-    processor = ImageConditionedProcessor.from_pretrained(trained / "second" / "adapter")
+def test_answers_of_a_batch_are_those_of_its_rows(model, rows, processor):
     options = {"max_new_tokens": 5, "do_sample": False}
-    vectors, present = model.embed(rows)
-    together = model.generate(
-        **processor(text=["Say."] * 4), embeddings=vectors, has_embedding=present, **options
-    )
-    for number, row in enumerate(rows):
-        vector, there = model.embed([row])
-        alone = model.generate(**processor(text=["Say."]), embeddings=vector, has_embedding=there, **options)
-        assert together[number, : alone.shape[1]].tolist() == alone[0].tolist()
+    together = model.generate(**processor(rows, ["Say.", "Say more.", "Say.", "No."]), **options)
+    for number, (row, text) in enumerate(zip(rows, ["Say.", "Say more.", "Say.", "No."], strict=True)):
+        alone = model.generate(**processor([row], [text]), **options)
+        new = alone[0, len(processor([row], [text])["input_ids"][0]) :].tolist()  # may end early
+        assert together[number, -5:].tolist()[: len(new)] == new
 
 
-def test_a_cache_changes_embeddings_before_the_bind_network(model, rows):
-    plain, _ = model.embed(rows)
-    try:
-        model.cache = lambda embeddings: -2 * embeddings
-        cached, present = model.embed(rows)
-    finally:
-        model.cache = None
+def test_embeddings_stand_for_inputs(model, rows, processor):
+    batch = processor(rows, ["Say it."] * len(rows))
+    wanted = model(**batch).logits
+    del batch["mixes"]
+    embeddings, present = model.embed(rows)
+    assert present.tolist() == [True, True, False, True]
+    found = model(**batch, embeddings=embeddings, has_embedding=present).logits
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+    _, nothing = model.embed([None, None])
+    assert nothing.tolist() == [False, False]
+
+
+def test_a_cache_changes_embeddings_before_the_bind_network(settings, rows, processor):
+    class Doubled:
+        def blend(self, embeddings):
+            return -2 * embeddings
+
+    plain, present = settings.embed(rows)
+    batch = processor(rows, ["Say it."] * len(rows))
+    settings.cache = Doubled()
+    cached, _ = settings.embed(rows)
     torch.testing.assert_close(cached[present], -2 * plain[present])
+    through = settings(**batch).logits
+    settings.cache = None
+    del batch["mixes"]
+    given = settings(**batch, embeddings=-2 * plain, has_embedding=present).logits
+    torch.testing.assert_close(through, given, atol=1e-6, rtol=0)
 
 
-def test_rules_of_mixing(model, rows):
-    published, present = model.embed(rows)
-    unit, _ = model.embed(rows, rule="unit")
+def test_rules_of_mixing(settings, rows):
+    published, present = settings.embed(rows)
+    settings.mixing = "unit"
+    unit, _ = settings.embed(rows)
     torch.testing.assert_close(unit[present].norm(dim=-1), torch.ones(3))
     directions = torch.nn.functional.normalize(published[present], dim=-1)
     torch.testing.assert_close(unit[present], directions, atol=1e-6, rtol=0)
+
+
+def test_pixels_and_inputs_share_the_image_tower(trained, model, rows):
+    whole = ImageBindLlm.from_pretrained(trained / "second" / "adapter", encoder="saved")
+    wanted, _ = model.embed(rows[:1])
+    found, _ = whole.embed(rows[:1])
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+    (_, picture) = rows[0][0]
+    ids = torch.tensor([[5, 6, 7]])
+    pixels = whole(ids, pixel_values=whole.encoder.pixels([picture])).logits
+    torch.testing.assert_close(pixels, model(ids, embeddings=wanted).logits, atol=1e-5, rtol=0)
+    assert whole._senses._tower("vision") is whole.encoder.tower.model
+
+
+def test_a_saved_folder_gives_the_same_logits(model, rows, processor, tmp_path):
+    batch = processor(rows, ["Say it."] * len(rows))
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*tower*"))
+    again = ImageBindLlm.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(**batch).logits, model(**batch).logits, atol=0, rtol=0)
+    names = [name for path in tmp_path.glob("*.safetensors") for name in load_file(path)]
+    assert names
+    assert not any("embed_tokens" in name or "towers" in name for name in names)
 
 
 def test_what_cannot_be_mixed_is_said(model, rows):
@@ -130,7 +142,7 @@ def test_what_cannot_be_mixed_is_said(model, rows):
 def test_settings_name_the_network(form, trained, tiny_base):
     text = f"""
 base: {{name_or_path: {tiny_base}}}
-adapter: {{prompt_length: 1, prompt_layers: -1}}
+adapter: {{prompt_length: 1}}
 vision: {{kind: imagebind, name_or_path: {trained / "imagebind"}}}
 conditioner: {{{form}}}
 data: {{train: [{{path: {trained / "items.json"}}}], template: alpaca}}
