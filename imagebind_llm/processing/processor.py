@@ -98,9 +98,9 @@ class ImageBindProcessor:
         return torch.stack([picture] * FRAMES, dim=1).unsqueeze(0)
 
 
-def to_device(inputs: Inputs, device: Any) -> Inputs:
+def to_device(inputs: Mapping[str, Clips | Tensor | Sequence[Tensor]], device: Any) -> Inputs:
     """What the processor made, where a model is."""
     return {
-        name: [cloud.to(device) for cloud in values] if isinstance(values, list) else values.to(device)
+        name: [cloud.to(device) for cloud in values] if isinstance(values, Sequence) else values.to(device)
         for name, values in inputs.items()
     }
