@@ -8,6 +8,7 @@ from llama_adapter.lazy import lazy_attributes
 __all__ = [
     "BindConfig",
     "BindNetwork",
+    "CacheConfig",
     "Clips",
     "ImageBindConfig",
     "ImageBindLlm",
@@ -15,6 +16,8 @@ __all__ = [
     "ImageBindOutput",
     "ImageBindProcessor",
     "ProcessorConfig",
+    "VisualCache",
+    "imagebind_record",
     "mix",
     "retrieve",
     "similarities",
@@ -25,6 +28,7 @@ __getattr__ = lazy_attributes(
     {
         "BindConfig": "imagebind_llm.bind",
         "BindNetwork": "imagebind_llm.bind",
+        "CacheConfig": "imagebind_llm.cache.visual_cache",
         "Clips": "imagebind_llm.clips",
         "ImageBindConfig": "imagebind_llm.imagebind.config",
         "ImageBindLlm": "imagebind_llm.model",
@@ -32,6 +36,8 @@ __getattr__ = lazy_attributes(
         "ImageBindOutput": "imagebind_llm.imagebind.model",
         "ImageBindProcessor": "imagebind_llm.processing.processor",
         "ProcessorConfig": "imagebind_llm.processing.config",
+        "VisualCache": "imagebind_llm.cache.visual_cache",
+        "imagebind_record": "imagebind_llm.cache.encoders",
         "mix": "imagebind_llm.mixing",
         "retrieve": "imagebind_llm.retrieval",
         "similarities": "imagebind_llm.retrieval",

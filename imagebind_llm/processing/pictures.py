@@ -25,7 +25,11 @@ _EIGHT_BIT = ("L", "LA", "P", "RGB", "RGBA", "1")
 
 
 def load_picture(path: Any, size: int) -> Float[Tensor, "3 S S"]:
-    """A picture file as the vision tower takes it.
+    """A picture as the vision tower takes it.
+
+    Args:
+        path: a file, such a file opened, or a picture of Pillow.
+        size: S.
 
     Raises:
         UserError: the file is missing, damaged, too large to be a picture, or no picture.

@@ -1,0 +1,137 @@
+"""Which pictures a cache is made of: those of a folder, of a list, or in tar files (WebDataset).
+
+Only names and places are kept, in a fixed order; contents are read when their turn comes. Tar files are not
+unpacked: a first pass over their headers notes where each picture begins. What is unusual: a picture's name
+is enough to find it again (``open_picture``), so a search needs no listing.
+"""
+
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from llama_adapter.errors import UserError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+FEATURES = (".npy", ".safetensors", ".pt")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture lies."""
+
+    name: str
+    """As seen from the listing's root; in a tar file ``ARCHIVE.tar/MEMBER``."""
+    offset: int = -1
+    """In the tar file; below 0 for a file of its own."""
+    size: int = 0
+    """Bytes in the tar file."""
+
+
+class NamedBytes(io.BytesIO):
+    """Bytes that errors call by their name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+    def __repr__(self) -> str:
+        """The name, also for ``str``."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pictures in a fixed order."""
+
+    root: Path
+    """What names are relative to."""
+    places: list[Place]
+    """One per picture."""
+
+    def open(self, number: int) -> IO[bytes]:
+        """A picture's file."""
+        place = self.places[number]
+        if place.offset < 0:
+            return (self.root / place.name).open("rb")
+        archive, _ = _split(place.name)
+        with (self.root / archive).open("rb") as file:
+            file.seek(place.offset)
+            return NamedBytes(file.read(place.size), place.name)
+
+
+def listing(source: Path) -> Listing:
+    """The pictures of a folder (and those below it), a list, a tar file, or a folder of tar files.
+
+    Raises:
+        UserError: there are none, or the source cannot be read.
+    """
+    if source.is_dir():
+        files = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
+        places = [Place(name) for name in files if name.lower().endswith(PICTURES)]
+        places = places or [place for name in files if name.endswith(".tar") for place in _members(source, name)]
+        found = Listing(source, places)
+    elif source.suffix == ".tar":
+        found = Listing(source.parent, _members(source.parent, source.name))
+    else:
+        found = Listing(source.parent, [Place(line) for line in _lines(source)])
+    if not found.places:
+        raise UserError(
+            f"{str(source)!r} holds no pictures. Use a folder of {', '.join(PICTURES)}, a text file with one path "
+            "per line, or .tar files with pictures."
+        )
+    return found
+
+
+def open_picture(root: Path, name: str) -> IO[bytes]:
+    """A picture by its name in a listing.
+
+    Raises:
+        UserError: it is not there any more.
+    """
+    path = root / name
+    try:
+        if path.is_file():
+            return path.open("rb")
+        archive, member = _split(name)
+        with tarfile.open(root / archive, "r:") as tar:
+            file: Any = tar.extractfile(member)
+            return NamedBytes(file.read(), name)
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        raise UserError(f"The picture {name!r} of {str(root)!r} cannot be opened: {error}. Restore it.") from error
+
+
+def _lines(source: Path) -> list[str]:
+    """A list's paths."""
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{str(source)!r} cannot be read as a list of pictures: {error}. Use a folder, a text file with one "
+            "path per line, a .tar file, or features in .npy, .safetensors or .pt."
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _members(root: Path, archive: str) -> list[Place]:
+    """The pictures of one tar file."""
+    try:
+        with tarfile.open(root / archive, "r:") as tar:
+            return [
+                Place(f"{archive}/{member.name}", member.offset_data, member.size)
+                for member in tar
+                if member.isfile() and member.name.lower().endswith(PICTURES)
+            ]
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(
+            f"{str(root / archive)!r} cannot be read as a tar file: {error}. Use whole .tar files, not compressed."
+        ) from error
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Archive and member."""
+    archive, dot, member = name.partition(".tar/")
+    if not dot:
+        raise UserError(f"The picture {name!r} is not there. Restore it, or build the cache again.")
+    return f"{archive}.tar", member
