@@ -79,7 +79,9 @@ VERBS = (
     Verb("evaluate relaxed", "llama_adapter.evaluation.relaxed:relaxed", "ChartQA's relaxed accuracy"),
     Verb("evaluate mme", "llama_adapter.evaluation.mme:mme", "perception and cognition scores"),
     Verb("cache build", "imagebind_llm.cache.build:build", "encode pictures into a visual cache"),
-    Verb("cache index", "imagebind_llm.cache.build:index", "make the index of a visual cache, or another one"),
+    Verb(
+        "cache index", "imagebind_llm.cache.build:index", "make the index of a visual cache, or another one"
+    ),
     Verb("cache search", "imagebind_llm.cache.search:search", "the stored pictures nearest to files"),
     Verb("cache info", "imagebind_llm.cache.search:info", "what a visual cache holds"),
 )

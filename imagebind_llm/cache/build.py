@@ -4,16 +4,22 @@
 (``--shard 2/8``); whichever way, the rows are the same. With all in one process it makes the index, too.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from imagebind_llm.cache.encoders import picture_encoder
 from imagebind_llm.cache.indexing import IndexConfig, build_index
@@ -40,8 +46,8 @@ class BuildConfig:
     cache: str
     """Folder of the cache."""
     source: str
-    """A folder of pictures, a text file with one path per line, a .tar file (WebDataset) or a folder of them; or
-    features: a .npy, .safetensors or .pt file of one matrix, or a folder of such files."""
+    """A folder of pictures, a text file with one path per line, a .tar file (WebDataset) or a folder of them;
+    or features: a .npy, .safetensors or .pt file of one matrix, or a folder of such files."""
     imagebind: str | None = None
     """Folder of an ImageBind model, whose image tower encodes. For features: whose they are."""
     vision: VisionConfig | None = None
@@ -139,18 +145,18 @@ def claim(cache: Path, manifest: Manifest) -> None:
             write_record(cache / "cache.json", manifest)
             return
         found = read_manifest(cache)
-    ours, theirs = asdict(replace(manifest, root="")), asdict(replace(found, root=""))
-    if different := {name: (theirs[name], ours[name]) for name in ours if ours[name] != theirs[name]}:
-        told = "; ".join(f"{name} {old!r} there, {new!r} here" for name, (old, new) in different.items())
+    names = [one.name for one in fields(Manifest) if one.name != "root"]
+    if different := [name for name in names if getattr(manifest, name) != getattr(found, name)]:
+        told = "; ".join(
+            f"{name} {getattr(found, name)} there, {getattr(manifest, name)} here" for name in different
+        )
         raise UserError(
-            f"{str(cache)!r} holds a cache of something else: {told}. Use the same items, encoder, batch size and "
-            "shards as before, or a new folder."
+            f"{str(cache)!r} holds a cache of something else: {told}. Use the same items, encoder, "
+            "batch size and shards as before, or a new folder."
         )
 
 
-def encode_part(
-    cache: Path, rows: Rows, shard: tuple[int, int], max_skipped: int, console: Console
-) -> None:
+def encode_part(cache: Path, rows: Rows, shard: tuple[int, int], max_skipped: int, console: Console) -> None:
     """Encode what is left of one part.
 
     Raises:
@@ -175,8 +181,8 @@ def encode_part(
             if part.skipped > max_skipped:
                 part.save()
                 raise UserError(
-                    f"{part.skipped} items cannot be used, listed in {str(folder / 'skipped.jsonl')!r}; max_skipped "
-                    f"is {max_skipped}. Repair them and build anew, or raise max_skipped."
+                    f"{part.skipped} items cannot be used, listed in {str(folder / 'skipped.jsonl')!r}; "
+                    f"max_skipped is {max_skipped}. Repair them and build anew, or raise max_skipped."
                 )
             if time.monotonic() - saved > _SAVE_SECONDS:
                 part.save()
@@ -216,7 +222,9 @@ def _only_process(lock: Path, what: Path) -> Iterator[None]:
     try:
         held.acquire(blocking=False)
     except Timeout as error:
-        raise UserError(f"Another process is working at {str(what)!r}. Wait for it, or choose another shard.") from error
+        raise UserError(
+            f"Another process is working at {str(what)!r}. Wait for it, or choose another shard."
+        ) from error
     try:
         yield
     finally:
@@ -243,7 +251,11 @@ def _progress(console: Console) -> Progress:
 def _said(record: IndexRecord, skipped: int, cache: Path) -> str:
     """One line on a finished cache."""
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    found = "" if record.kind == "exact" else f", {record.probes} probes find {record.recall:.1%} of 10 neighbours"
+    found = (
+        ""
+        if record.kind == "exact"
+        else f", {record.probes} probes find {record.recall:.1%} of 10 neighbours"
+    )
     return (
         f"{cache}: {record.rows:,} rows, {skipped} items left out, index {record.kind}{found}, "
         f"{readable_bytes(size)} on disk"

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from imagebind_llm.cache.listing import NamedBytes
 from llama_adapter.data.images import read_image
 from llama_adapter.lazy import needed
 
@@ -21,7 +22,7 @@ class Line:
 
     asking: Path | str
     """A picture, or what to write instead."""
-    pictures: list[IO[bytes]]
+    pictures: list[NamedBytes]
     """Its neighbours, nearest first."""
     labels: list[str]
     """What to write under each."""

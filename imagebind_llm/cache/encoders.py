@@ -34,7 +34,9 @@ class PictureEncoder:
     """E."""
 
 
-def picture_encoder(imagebind: str | None, vision: VisionConfig | None, device: str = "cpu") -> PictureEncoder:
+def picture_encoder(
+    imagebind: str | None, vision: VisionConfig | None, device: str = "cpu"
+) -> PictureEncoder:
     """The encoder that settings name.
 
     Args:
@@ -47,7 +49,8 @@ def picture_encoder(imagebind: str | None, vision: VisionConfig | None, device: 
     """
     if (imagebind is None) == (vision is None):
         raise UserError(
-            f"imagebind is {imagebind!r} and vision is {vision!r}. Name one of them: the encoder of the pictures."
+            f"imagebind is {imagebind!r} and vision is {vision!r}. "
+            "Name one of them: the encoder of the pictures."
         )
     return _of_vision(vision, device) if vision else _of_imagebind(str(imagebind), device)
 

@@ -48,7 +48,9 @@ def open_index(path: Path) -> Any:
             _map_lists(library.extract_index_ivf(index), path)
     except (OSError, RuntimeError) as error:
         said = str(error).splitlines()[-1][-200:]
-        raise UserError(f"{str(path)!r} cannot be read as an index of faiss: {said}. Restore the file.") from error
+        raise UserError(
+            f"{str(path)!r} cannot be read as an index of faiss: {said}. Restore the file."
+        ) from error
     return index
 
 
@@ -76,9 +78,7 @@ def most_probes(index: Any) -> int:
     return int(index.ntotal) if hasattr(index, "hnsw") else 0
 
 
-def candidates(
-    index: Any, queries: Float[Tensor, "B E"], count: int, probes: int
-) -> Int[Tensor, "B C"]:
+def candidates(index: Any, queries: Float[Tensor, "B E"], count: int, probes: int) -> Int[Tensor, "B C"]:
     """Rows that an index finds near; -1 where it visits too few.
 
     Args:
@@ -156,4 +156,8 @@ class ForeignSearch:
         # whatever distance the file holds
         similarities = torch.einsum("be,bke->bk", queries, features).masked_fill(rows < 0, -torch.inf)
         order = similarities.sort(dim=1, descending=True, stable=True).indices
-        return similarities.gather(1, order), rows.gather(1, order), features[torch.arange(len(order))[:, None], order]
+        return (
+            similarities.gather(1, order),
+            rows.gather(1, order),
+            features[torch.arange(len(order))[:, None], order],
+        )

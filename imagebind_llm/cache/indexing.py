@@ -35,7 +35,7 @@ _CHUNK_ROWS = 16384
 _NEIGHBOURS = 10
 _CANDIDATES = {"ivf_sq8": 50, "ivf_pq": 400, "hnsw": 50}
 _EXACT_UP_TO = 20_000
-_ROWS_PER_CENTROID = 64
+_ROWS_PER_CENTROID = 40
 _QUANTIZER_ROWS = 4096
 """A sample has at least so many rows, for the tables of codes."""
 
@@ -49,8 +49,8 @@ class IndexConfig:
     """
 
     kind: Literal["auto", "exact", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
-    """exact: no index. ivf_sq8: an inverted file with 8 bits per value. ivf_pq: with ``pq_bytes`` per row. hnsw:
-    a graph over 8-bit values, built and held in memory. auto: exact up to 20,000 rows, else ivf_sq8."""
+    """exact: no index. ivf_sq8: an inverted file with 8 bits per value. ivf_pq: with ``pq_bytes`` per row.
+    hnsw: a graph over 8-bit values, built and held in memory. auto: exact up to 20,000 rows, else ivf_sq8."""
     lists: int | None = None
     """Of the inverted file; None takes the power of two next to 2.4 times the root of the rows."""
     pq_bytes: int = 128
@@ -58,8 +58,8 @@ class IndexConfig:
     links: int = 32
     """Neighbours of a row in the graph."""
     recall: float = 0.98
-    """Share of the 10 exact neighbours that are to be found. The index is visited as far as that takes, measured
-    with rows of the cache; embeddings of other modalities lie farther off and find less."""
+    """Share of the 10 exact neighbours that are to be found. The index is visited as far as that takes,
+    measured with rows of the cache; embeddings of other modalities lie farther off and find less."""
     queries: int = 256
     """Rows that this is measured with."""
     piece_rows: int = 262_144
@@ -77,14 +77,18 @@ class IndexConfig:
             raise UserError(f"recall of the index is {self.recall}. Use a share above 0, up to 1.")
 
 
-def build_index(cache: Path, features: StoredFeatures, config: IndexConfig, progress: Progress) -> IndexRecord:
+def build_index(
+    cache: Path, features: StoredFeatures, config: IndexConfig, progress: Progress
+) -> IndexRecord:
     """Make the index of a complete cache, or what is left to do of it.
 
     Raises:
         UserError: there are no rows, or the settings do not fit them.
     """
     if not len(features):
-        raise UserError(f"{str(cache)!r} has no rows, so there is nothing to index. Build it from other items.")
+        raise UserError(
+            f"{str(cache)!r} has no rows, so there is nothing to index. Build it from other items."
+        )
     plan = _planned(features, config)
     folder = cache / "index"
     _start(folder, plan)
@@ -194,7 +198,7 @@ class _Work:
         index = self.faiss.index_factory(
             dimension, f"IVF{plan.lists},{code}", self.faiss.METRIC_INNER_PRODUCT
         )
-        index.cp.seed, index.cp.niter = plan.seed + 1, 10
+        index.cp.seed, index.cp.niter = plan.seed + 1, 8
         index.cp.min_points_per_centroid = 1  # small caches are allowed
         wanted = max(_ROWS_PER_CENTROID * plan.lists, _QUANTIZER_ROWS)
         if plan.kind == "ivf_pq":
@@ -227,9 +231,7 @@ class _Work:
         unfinished.replace(path)
 
 
-def calibrated(
-    index: Any, features: StoredFeatures, config: IndexConfig, plan: IndexRecord
-) -> IndexRecord:
+def calibrated(index: Any, features: StoredFeatures, config: IndexConfig, plan: IndexRecord) -> IndexRecord:
     """The plan with the fewest probes that reach the wanted recall; all of them where none do."""
     generator = torch.Generator().manual_seed(plan.seed)
     asking = torch.randperm(plan.rows, generator=generator)[: config.queries]
@@ -257,8 +259,11 @@ def recall_of(
 def _sample(features: StoredFeatures, count: int, seed: int) -> Float[Tensor, "N E"]:
     """Rows drawn without replacement, in their order; all where there are no more."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(len(features), generator=generator)[:count]
-    return features.rows(drawn.sort().values)
+    drawn = torch.randperm(len(features), generator=generator)[:count].sort().values
+    sample = torch.empty(len(drawn), features.dimension)
+    for part, numbers in zip(sample.split(_CHUNK_ROWS), drawn.split(_CHUNK_ROWS), strict=True):
+        part.copy_(features.rows(numbers))
+    return sample
 
 
 @contextmanager

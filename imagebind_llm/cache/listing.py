@@ -9,7 +9,7 @@ import io
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llama_adapter.errors import UserError
 
@@ -50,11 +50,11 @@ class Listing:
     places: list[Place]
     """One per picture."""
 
-    def open(self, number: int) -> IO[bytes]:
+    def open(self, number: int) -> NamedBytes:
         """A picture's file."""
         place = self.places[number]
         if place.offset < 0:
-            return (self.root / place.name).open("rb")
+            return NamedBytes((self.root / place.name).read_bytes(), place.name)
         archive, _ = _split(place.name)
         with (self.root / archive).open("rb") as file:
             file.seek(place.offset)
@@ -70,7 +70,9 @@ def listing(source: Path) -> Listing:
     if source.is_dir():
         files = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
         places = [Place(name) for name in files if name.lower().endswith(PICTURES)]
-        places = places or [place for name in files if name.endswith(".tar") for place in _members(source, name)]
+        places = places or [
+            place for name in files if name.endswith(".tar") for place in _members(source, name)
+        ]
         found = Listing(source, places)
     elif source.suffix == ".tar":
         found = Listing(source.parent, _members(source.parent, source.name))
@@ -78,13 +80,13 @@ def listing(source: Path) -> Listing:
         found = Listing(source.parent, [Place(line) for line in _lines(source)])
     if not found.places:
         raise UserError(
-            f"{str(source)!r} holds no pictures. Use a folder of {', '.join(PICTURES)}, a text file with one path "
-            "per line, or .tar files with pictures."
+            f"{str(source)!r} holds no pictures. Use a folder of {', '.join(PICTURES)}, a text file with "
+            "one path per line, or .tar files with pictures."
         )
     return found
 
 
-def open_picture(root: Path, name: str) -> IO[bytes]:
+def open_picture(root: Path, name: str) -> NamedBytes:
     """A picture by its name in a listing.
 
     Raises:
@@ -93,13 +95,15 @@ def open_picture(root: Path, name: str) -> IO[bytes]:
     path = root / name
     try:
         if path.is_file():
-            return path.open("rb")
+            return NamedBytes(path.read_bytes(), name)
         archive, member = _split(name)
         with tarfile.open(root / archive, "r:") as tar:
             file: Any = tar.extractfile(member)
             return NamedBytes(file.read(), name)
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise UserError(f"The picture {name!r} of {str(root)!r} cannot be opened: {error}. Restore it.") from error
+        raise UserError(
+            f"The picture {name!r} of {str(root)!r} cannot be opened: {error}. Restore it."
+        ) from error
 
 
 def _lines(source: Path) -> list[str]:
@@ -108,8 +112,8 @@ def _lines(source: Path) -> list[str]:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{str(source)!r} cannot be read as a list of pictures: {error}. Use a folder, a text file with one "
-            "path per line, a .tar file, or features in .npy, .safetensors or .pt."
+            f"{str(source)!r} cannot be read as a list of pictures: {error}. Use a folder, a text file "
+            "with one path per line, a .tar file, or features in .npy, .safetensors or .pt."
         ) from error
     return [line.strip() for line in lines if line.strip()]
 
@@ -125,7 +129,8 @@ def _members(root: Path, archive: str) -> list[Place]:
             ]
     except (OSError, tarfile.TarError) as error:
         raise UserError(
-            f"{str(root / archive)!r} cannot be read as a tar file: {error}. Use whole .tar files, not compressed."
+            f"{str(root / archive)!r} cannot be read as a tar file: {error}. "
+            "Use whole .tar files, not compressed."
         ) from error
 
 

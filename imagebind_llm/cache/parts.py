@@ -1,11 +1,11 @@
 """Embeddings of one process on disk, and all of them together.
 
-A part holds ``features.f16`` (rows of length 1, float16, nothing else), ``names.txt`` with ``names.idx`` (where
-each name ends) and ``skipped.jsonl``. ``progress.json`` says how much of each file counts: a restarted process
-cuts them there and goes on, so that it writes the same bytes as one that was never stopped. ``part.json``
-stands for a finished part. What is unusual: whole runs of rows are mapped, but rows here and there are read;
-each page that is touched through a map would bring its neighbours, and thus the whole file, into the
-process's memory.
+A part holds ``features.f16`` (rows of length 1, float16, nothing else), ``names.txt`` with ``names.idx``
+(where each name ends) and ``skipped.jsonl``. ``progress.json`` says how much of each file counts: a restarted
+process cuts them there and goes on, so that it writes the same bytes as one that was never stopped.
+``part.json`` stands for a finished part. What is unusual: whole runs of rows are mapped, but rows here and
+there are read; each page that is touched through a map would bring its neighbours, and thus the whole file,
+into the process's memory.
 
 Dimensions: N rows, B queries, C candidates, E width.
 """
@@ -57,16 +57,8 @@ class PartWriter:
         self.folder = folder
         progress = self._progress()
         self.blocks, self.rows, self.skipped = progress["blocks"], progress["rows"], progress["skipped"]
-        self._files = {}
-        for name in _FILES:
-            path = folder / name
-            path.touch()
-            if path.stat().st_size < progress[name]:
-                raise UserError(
-                    f"{str(path)!r} is shorter than its progress.json says. Delete the folder and build again."
-                )
-            os.truncate(path, progress[name])
-            self._files[name] = path.open("ab")
+        self._cut(progress)
+        self._files = {name: (folder / name).open("ab") for name in _FILES}
 
     def __enter__(self) -> "PartWriter":
         """Itself."""
@@ -113,6 +105,18 @@ class PartWriter:
         write_record(
             self.folder / "part.json", PartRecord(rows=self.rows, skipped=self.skipped, digest=digest)
         )
+
+    def _cut(self, progress: dict[str, int]) -> None:
+        """Forget what was not saved."""
+        for name in _FILES:
+            path = self.folder / name
+            path.touch()
+            if path.stat().st_size < progress[name]:
+                raise UserError(
+                    f"{str(path)!r} is shorter than its progress.json says. "
+                    "Delete the folder and build again."
+                )
+            os.truncate(path, progress[name])
 
     def _progress(self) -> dict[str, int]:
         """What an earlier process left."""

@@ -125,7 +125,9 @@ def read_record(path: Path, kind: type[Record]) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{str(path)!r} is not there. Build the cache with 'llama-adapter cache build'.") from error
+        raise UserError(
+            f"{str(path)!r} is not there. Build the cache with 'llama-adapter cache build'."
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{str(path)!r} is damaged: {error}. {_AGAIN}") from error
     return _filled(content, kind, path)

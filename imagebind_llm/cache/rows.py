@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def open_features(path: Path) -> Float[Tensor, "N E"]:
     """
     try:
         content = _read(path)
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, UnpicklingError) as error:
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{str(path)!r} cannot be read as features: {said}. Replace the file.") from error
     found = list(content.values()) if isinstance(content, dict) else [content]
@@ -166,7 +167,9 @@ def _read(path: Path) -> Any:
 def _usable(names: list[str], features: Float[Tensor, "N E"], skipped: dict[str, str]) -> Block:
     """A block without the rows that have no direction."""
     good = features.isfinite().all(1) & (features.norm(dim=1) > 0)
-    bad = {name: "its embedding is zero or not finite" for name, ok in zip(names, good, strict=True) if not ok}
+    bad = {
+        name: "its embedding is zero or not finite" for name, ok in zip(names, good, strict=True) if not ok
+    }
     kept = [name for name, ok in zip(names, good, strict=True) if ok]
     return Block(names=kept, features=features[good], skipped=skipped | bad)
 

@@ -42,7 +42,8 @@ class SearchConfig:
     features: str | None = None
     """Instead of files: a .npy, .safetensors or .pt file of embeddings (rows, width)."""
     modality: str = "vision"
-    """What the files are, where an ImageBind model reads them: vision, text, audio, depth, thermal, imu, point."""
+    """What the files are, where an ImageBind model reads them: vision, text, audio, depth, thermal, imu or
+    point."""
     imagebind: str | None = None
     """Folder of the ImageBind model that reads the files."""
     vision: VisionConfig | None = None
@@ -58,7 +59,8 @@ class SearchConfig:
         """Checks the values."""
         if bool(self.query) == bool(self.features):
             raise UserError(
-                f"query is {self.query} and features is {self.features!r}. Give files that ask, or a file of features."
+                f"query is {self.query} and features is {self.features!r}. "
+                "Give files that ask, or a file of features."
             )
 
 
@@ -110,7 +112,9 @@ def info(config: InfoConfig) -> None:
     console.print(f"encoder    {manifest.encoder or 'not named'}")
     console.print(f"items      {manifest.items:,} of {manifest.root}")
     console.print(f"parts      {len(parts)} of {manifest.shards} complete")
-    console.print(f"rows       {sum(part.rows for part in parts):,} x {manifest.dimension}, float16, {manifest.metric}")
+    console.print(
+        f"rows       {sum(part.rows for part in parts):,} x {manifest.dimension}, float16, {manifest.metric}"
+    )
     console.print(f"left out   {sum(part.skipped for part in parts):,}")
     note = path / "index" / "index.json"
     if not note.is_file():
@@ -133,7 +137,8 @@ def _asking(config: SearchConfig) -> tuple[list[str], Float[Tensor, "B E"], Enco
         return config.query, encoder.encode(pixels), encoder.record
     if not config.imagebind:
         raise UserError(
-            "There is no encoder for the files that ask. Give --imagebind FOLDER or --vision.* as for 'cache build'."
+            "There is no encoder for the files that ask. Give --imagebind FOLDER or --vision.* as for "
+            "'cache build'."
         )
     towers = list(dict.fromkeys(["vision", config.modality]))
     model = ImageBindModel.from_pretrained(config.imagebind, modalities=towers).eval()
@@ -155,7 +160,9 @@ def _print(found: list[dict]) -> None:
 def _draw(config: SearchConfig, found: list[dict]) -> None:
     """The contact sheet."""
     if Path(config.cache).is_file():
-        raise UserError("An index file names no pictures, so there is nothing to draw. Leave contact_sheet out.")
+        raise UserError(
+            "An index file names no pictures, so there is nothing to draw. Leave contact_sheet out."
+        )
     root = Path(read_manifest(Path(config.cache)).root)
     shows = config.query and config.modality == "vision"
     lines = []

@@ -10,7 +10,7 @@ Dimensions: B queries, K neighbours, E width of the shared space.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -56,6 +56,7 @@ class CacheConfig:
             raise UserError(f"weight of the cache is {self.weight}. Use 0 to 1.")
 
 
+@runtime_checkable
 class Search(Protocol):
     """Something that finds neighbours."""
 
@@ -127,7 +128,7 @@ class VisualCache:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dimension:
             raise UserError(
                 f"The cache holds embeddings of width {self.dimension}; those that ask have the shape "
-                f"{tuple(embeddings.shape)}. Use (records, {self.dimension}) of the encoder it was built with."
+                f"{tuple(embeddings.shape)}. Use (records, {self.dimension}) of the encoder that built it."
             )
         queries = embeddings.detach().float().cpu()
         if not bool(queries.isfinite().all()):
