@@ -24,6 +24,8 @@ MEASURES = (
     "adapters_per_row",
     "prompt_attention",
     "matmul_share",
+    "visual_cache",
+    "visual_cache_kinds",
 )
 """Files of this package with a ``run``."""
 OPTIONAL = ("litgpt_adapter",)

@@ -1,15 +1,12 @@
-"""Processes of their own around a cache: one that builds, and some that answer, with their memory.
+"""Processes of their own that search: exactly, or with a cache; and their memory.
 
 A process is asked through a pipe. Memory is what the kernel says of the whole process: pages that are its own
-(anonymous), and pages of files that are mapped into it. Linux only.
+(anonymous), and pages of files that are mapped into it. Linux only. What is imported here is in that memory,
+so it is no more than a search needs.
 
-Dimensions: B queries, K neighbours, E width, N rows.
+Dimensions: B queries, E width.
 """
 
-import json
-import os
-import threading
-import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,20 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from rich.console import Console
 from torch import Tensor
 
-from benchmarks.synthetic_features import Kind, SyntheticRows
-from imagebind_llm.cache.build import ReindexConfig, claim, encode_part, index
 from imagebind_llm.cache.faiss_index import faiss
-from imagebind_llm.cache.indexing import IndexConfig
 from imagebind_llm.cache.parts import StoredFeatures
-from imagebind_llm.cache.records import FORMAT, Manifest
 from imagebind_llm.cache.visual_cache import CacheConfig, VisualCache, read_manifest
 from llama_adapter.errors import UserError
 
 K = 10
-_SPAWN = get_context("spawn")
+_SERVER = get_context("forkserver")
+_SERVER.set_forkserver_preload([__name__])
 _ROWS_AT_ONCE = 500_000
 
 
@@ -47,8 +40,8 @@ class Answering:
     """A process that searches. A context."""
 
     def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
-        self._pipe, other = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=target, args=(other, torch.get_num_threads(), *arguments))
+        self._pipe, other = _SERVER.Pipe()
+        self._process = _SERVER.Process(target=target, args=(other, torch.get_num_threads(), *arguments))
         self._process.start()
 
     def __enter__(self) -> "Answering":
@@ -85,7 +78,7 @@ class Answering:
 
 def serve_exact(pipe: Any, threads: int, cache: str) -> None:
     """All rows as float32 in memory, compared by torch or by faiss."""
-    _set_threads(threads)
+    set_threads(threads)
     manifest = read_manifest(Path(cache))
     features = StoredFeatures(Path(cache), manifest.shards, manifest.dimension)
     rows = torch.empty(len(features), features.dimension)
@@ -115,7 +108,7 @@ def serve_exact(pipe: Any, threads: int, cache: str) -> None:
 
 def serve_cache(pipe: Any, threads: int, cache: str, config: CacheConfig) -> None:
     """The cache as users have it."""
-    _set_threads(threads)
+    set_threads(threads)
     opened = VisualCache.open(cache, config)
     _serve(pipe, lambda queries, _: opened.search(queries, K)[:2])
 
@@ -132,58 +125,7 @@ def _serve(pipe: Any, search: Callable[[Tensor, str], tuple[Any, Any]]) -> None:
         pipe.send((np.asarray(similarities), np.asarray(rows)))
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
+    """Of torch and of faiss."""
     torch.set_num_threads(threads)
     faiss().omp_set_num_threads(threads)
-
-
-def build(cache: Path, kind: Kind, items: int, dimension: int, config: IndexConfig) -> dict[str, float]:
-    """Make a cache of synthetic rows in a process of its own, or go on where an earlier one was stopped.
-
-    Returns:
-        Its ``seconds`` and its ``peak`` of anonymous bytes, over all processes that worked at it.
-    """
-    if not (cache / "index" / "index.json").is_file():
-        process = _SPAWN.Process(
-            target=_build, args=(torch.get_num_threads(), cache, kind, items, dimension, config)
-        )
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise UserError(f"Building {str(cache)!r} ended with code {process.exitcode}. Start it again.")
-    notes = [json.loads(path.read_text(encoding="utf-8")) for path in cache.glob("watched-*.json")]
-    return {
-        "seconds": sum(note["seconds"] for note in notes),
-        "peak": max(note["peak"] for note in notes),
-    }
-
-
-def _build(threads: int, cache: Path, kind: Kind, items: int, dimension: int, config: IndexConfig) -> None:
-    """The process."""
-    _set_threads(threads)
-    cache.mkdir(parents=True, exist_ok=True)
-    threading.Thread(target=_watch, args=(cache,), daemon=True).start()
-    rows = SyntheticRows(kind, items, dimension)
-    manifest = Manifest(
-        format=FORMAT,
-        dimension=dimension,
-        metric="inner_product",
-        items=items,
-        source=rows.digest,
-        block=rows.block,
-        shards=1,
-        encoder=None,
-        root="",
-    )
-    claim(cache, manifest)
-    encode_part(cache, rows, (1, 1), 0, Console(stderr=True))
-    index(ReindexConfig(cache=str(cache), index=config))
-
-
-def _watch(cache: Path) -> None:
-    """Note the peak of memory and the time until the process ends."""
-    path, start, peak = cache / f"watched-{os.getpid()}.json", time.monotonic(), 0
-    while True:
-        peak = max(peak, memory()["anonymous"])
-        path.write_text(json.dumps({"seconds": time.monotonic() - start, "peak": peak}), encoding="utf-8")
-        time.sleep(0.1)

@@ -11,6 +11,7 @@ whole process after all queries, libraries included. A build is resumed where it
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from benchmarks.cache_processes import Answering, K, build, serve_cache, serve_exact
+from benchmarks.cache_building import build
+from benchmarks.cache_processes import Answering, K, serve_cache, serve_exact
 from benchmarks.ratios import bootstrap_totals, compare
 from benchmarks.results import Row
 from benchmarks.synthetic_features import KINDS, Kind, SyntheticRows
@@ -43,6 +45,8 @@ def run(
     rows: int = ROWS,
     dimension: int = DIMENSION,
     index: IndexConfig | None = None,
+    queries: int = QUERIES,
+    kinds: Sequence[Kind] = KINDS,
 ) -> list[Row]:
     """Build what is not there yet, and measure.
 
@@ -53,25 +57,30 @@ def run(
         rows: N.
         dimension: E.
         index: None is the default one.
+        queries: for recall and the blend; the first of them are timed.
+        kinds: of embeddings.
     """
     table = []
-    for kind in KINDS:
+    for kind in kinds:
         source = SyntheticRows(kind, rows, dimension)
         cache = folder / f"{kind}-{rows}"
         built = build(cache, kind, rows, dimension, index or IndexConfig())
-        table += _measured(source, cache, built, (minimum, maximum))
+        table += _measured(source.queries(queries), source, cache, built, (minimum, maximum))
     return table
 
 
 def _measured(
-    source: SyntheticRows, cache: Path, built: dict[str, float], pairs: tuple[int, int]
+    queries: Float[Tensor, "B E"],
+    source: SyntheticRows,
+    cache: Path,
+    built: dict[str, float],
+    pairs: tuple[int, int],
 ) -> list[Row]:
     """All rows of one kind."""
-    queries = source.queries(min(QUERIES, source.items))
     config = CacheConfig(top_k=K)
     with Answering(serve_exact, str(cache)) as exact, Answering(serve_cache, str(cache), config) as ours:
-        wanted = _all(exact, queries, _TRUTH_BATCH)
-        found = _all(ours, queries, 1)
+        wanted = all_neighbours(exact, queries, _TRUTH_BATCH)
+        found = all_neighbours(ours, queries, 1)
         memories = {"ours": ours.memory(), "exact": exact.memory()}
         table = [_recall(source.kind, found[1], wanted[1], cache)]
         for batch, way in itertools.product(BATCHES, ("torch", "faiss")):
@@ -81,7 +90,7 @@ def _measured(
     return table
 
 
-def _all(process: Answering, queries: Float[Tensor, "B E"], batch: int) -> tuple[Tensor, Tensor]:
+def all_neighbours(process: Answering, queries: Float[Tensor, "B E"], batch: int) -> tuple[Tensor, Tensor]:
     """Neighbours of all queries."""
     parts = [process.ask(queries[at : at + batch]) for at in range(0, len(queries), batch)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])

@@ -17,12 +17,16 @@ from benchmarks import (
     prompt_attention,
     steps,
     training_step,
+    visual_cache,
+    visual_cache_kinds,
 )
 from benchmarks.__main__ import main
 from benchmarks.check import unreached
 from benchmarks.page import render
 from benchmarks.ratios import bootstrap, bootstrap_totals, compare
 from benchmarks.results import Row, read, write
+from benchmarks.synthetic_features import KINDS, SyntheticRows
+from imagebind_llm.cache.indexing import IndexConfig
 
 
 def row(value, low, high, target, at_most=False, limit=None):
@@ -119,6 +123,11 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("loss_kernel", loss_kernel.run(2, 2, (shape,)), tmp_path)
     write("checkpointing", checkpointing.run(2, 2, tiny_base, rows=1, tokens=8), tmp_path)
     write("adapters_per_row", adapters_per_row.run(2, 2, tiny_base, new_tokens=3), tmp_path)
+    index = IndexConfig(kind="ivf_sq8", lists=8, piece_rows=300)
+    found = visual_cache.run(2, 2, tmp_path / "caches", 400, 32, index, queries=20, kinds=["hard"])
+    write("visual_cache", found, tmp_path)
+    found = visual_cache_kinds.run(2, 2, tmp_path / "kinds", 300, 32, [index], queries=9, kinds=["clustered"])
+    write("visual_cache_kinds", found, tmp_path)
     found = read(tmp_path)
     assert {name: len(rows) for name, (_, rows) in found.items()} == {
         "adapters_per_row": 1,
@@ -131,7 +140,13 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
         "product_step": 6,
         "prompt_attention": 2,
         "training_step": 4,
+        "visual_cache": 8,
+        "visual_cache_kinds": 1,
     }
+    shares = {row.measure: row for row in found["visual_cache"][1]}
+    assert shares["hard: recall of 10 neighbours"].value > 0.8
+    assert shares["hard: cosine of the blended embedding"].value > 0.99
+    assert shares["hard: resident memory of the process that asks: share"].value > 1
     page = render(found)
     assert all(
         name in page for name in ("peft AdaptionPrompt", "the bare base model", "## Decoding", "torch")
@@ -144,3 +159,16 @@ def test_a_benchmark_that_lacks_something_says_so_and_lets_the_others_run(monkey
     assert main(["litgpt_adapter"]) == 2
     assert "litgpt_adapter was not run" in capsys.readouterr().out
     assert (tmp_path / "page.md").is_file()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_synthetic_features_are_the_same_whoever_makes_them(kind):
+    rows = SyntheticRows(kind, 10_000, 64)
+    blocks = [block.features for block in rows.blocks(0, 3)]
+    assert [len(block) for block in blocks] == [4096, 4096, 1808]
+    again = SyntheticRows(kind, 10_000, 64)
+    assert torch.equal(next(again.blocks(2, 3)).features, blocks[2])
+    assert not torch.equal(blocks[0][:100], blocks[1][:100])
+    queries, stored = rows.queries(50), torch.nn.functional.normalize(torch.cat(blocks), dim=-1)
+    torch.testing.assert_close(queries.norm(dim=1), torch.ones(50))
+    assert (queries @ stored.T).max() < 0.999
