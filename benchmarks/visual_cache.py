@@ -150,11 +150,11 @@ def _memory(
     disk = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
     facts: dict[str, Any] = {f"bytes {name}": size for name, size in ours.items()}
     facts["bytes of the exact process"] = sum(memories["exact"].values())
-    counted = {"pairs": 1, "against": "all rows in float32"}
     return [
         Row(
             measure=f"{source.kind}: resident memory of the process that asks: share",
-            **counted,
+            against="all rows in float32",
+            pairs=1,
             value=asked,
             low=asked,
             high=asked,
@@ -164,7 +164,8 @@ def _memory(
         ),
         Row(
             measure=f"{source.kind}: peak of anonymous memory while building: share",
-            **counted,
+            against="all rows in float32",
+            pairs=1,
             value=made,
             low=made,
             high=made,
