@@ -26,6 +26,7 @@ MEASURES = (
     "matmul_share",
     "visual_cache",
     "visual_cache_kinds",
+    "visual_cache_pictures",
 )
 """Files of this package with a ``run``."""
 OPTIONAL = ("litgpt_adapter",)

@@ -36,6 +36,7 @@ _NEIGHBOURS = 10
 _CANDIDATES = {"ivf_sq8": 50, "ivf_pq": 400, "hnsw": 50}
 _EXACT_UP_TO = 20_000
 _ROWS_PER_CENTROID = 40
+_PQ_ROWS = 256
 _QUANTIZER_ROWS = 4096
 """A sample has at least so many rows, for the tables of codes."""
 
@@ -53,8 +54,8 @@ class IndexConfig:
     hnsw: a graph over 8-bit values, built and held in memory. auto: exact up to 20,000 rows, else ivf_sq8."""
     lists: int | None = None
     """Of the inverted file; None takes the power of two next to 2.4 times the root of the rows."""
-    pq_bytes: int = 128
-    """Bytes of a row with ivf_pq; a divisor of the width."""
+    pq_bytes: int | None = None
+    """Bytes of a row with ivf_pq, a divisor of the width; None takes an eighth of it."""
     links: int = 32
     """Neighbours of a row in the graph."""
     recall: float = 0.98
@@ -114,22 +115,39 @@ def _planned(features: StoredFeatures, config: IndexConfig) -> IndexRecord:
     lists = config.lists or max(1, 2 ** round(math.log2(max(1.0, 2.4 * math.sqrt(rows)))))
     if kind.startswith("ivf") and lists > rows:
         raise UserError(f"lists of the index is {lists}, but there are {rows} rows. Use fewer.")
-    if kind == "ivf_pq" and features.dimension % config.pq_bytes:
-        raise UserError(
-            f"pq_bytes is {config.pq_bytes}, which does not divide the width {features.dimension}. "
-            "Use a divisor, such as an eighth of the width."
-        )
     return IndexRecord(
         kind=kind,
         rows=rows,
         digest=features.digest,
         lists=lists if kind.startswith("ivf") else 0,
-        bytes_per_row={"exact": 0, "ivf_pq": config.pq_bytes}.get(kind, features.dimension),
+        bytes_per_row=_code_bytes(kind, features, config),
         probes=0,
         candidates=_CANDIDATES.get(kind, 0),
         recall=1.0,
         seed=config.seed,
     )
+
+
+def _code_bytes(kind: str, features: StoredFeatures, config: IndexConfig) -> int:
+    """Bytes of a row's code.
+
+    Raises:
+        UserError: a product quantiser does not fit the rows.
+    """
+    width = features.dimension
+    if kind != "ivf_pq":
+        return 0 if kind == "exact" else width
+    size = config.pq_bytes or max(1, width // 8)
+    if width % size:
+        raise UserError(
+            f"pq_bytes is {size}, which does not divide the width {width}. "
+            "Use a divisor, such as an eighth of it."
+        )
+    if len(features) < _PQ_ROWS:
+        raise UserError(
+            f"ivf_pq needs {_PQ_ROWS} rows to train on, but there are {len(features)}. Use ivf_sq8."
+        )
+    return size
 
 
 def _start(folder: Path, plan: IndexRecord) -> None:

@@ -19,6 +19,7 @@ from benchmarks import (
     training_step,
     visual_cache,
     visual_cache_kinds,
+    visual_cache_pictures,
 )
 from benchmarks.__main__ import main
 from benchmarks.check import unreached
@@ -27,6 +28,7 @@ from benchmarks.ratios import bootstrap, bootstrap_totals, compare
 from benchmarks.results import Row, read, write
 from benchmarks.synthetic_features import KINDS, SyntheticRows
 from imagebind_llm.cache.indexing import IndexConfig
+from tests.vision.tiny_encoders import config_of, draw
 
 
 def row(value, low, high, target, at_most=False, limit=None):
@@ -128,6 +130,11 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
     write("visual_cache", found, tmp_path)
     found = visual_cache_kinds.run(2, 2, tmp_path / "kinds", 300, 32, [index], queries=9, kinds=["clustered"])
     write("visual_cache_kinds", found, tmp_path)
+    draw(tmp_path / "drawn", 21)
+    vision = config_of("test_convnext", tmp_path)
+    folder, drawn = tmp_path / "pictures", tmp_path / "drawn"
+    found = visual_cache_pictures.run(folder=folder, data=drawn, vision=vision, indexes=["ivf_sq8"])
+    write("visual_cache_pictures", found, tmp_path)
     found = read(tmp_path)
     assert {name: len(rows) for name, (_, rows) in found.items()} == {
         "adapters_per_row": 1,
@@ -142,6 +149,7 @@ def test_every_benchmark_runs_and_fills_the_page(tiny_base, tmp_path):
         "training_step": 4,
         "visual_cache": 8,
         "visual_cache_kinds": 1,
+        "visual_cache_pictures": 2,
     }
     shares = {row.measure: row for row in found["visual_cache"][1]}
     assert shares["hard: recall of 10 neighbours"].value > 0.8

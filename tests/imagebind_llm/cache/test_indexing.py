@@ -128,3 +128,10 @@ def test_recall_leaves_out_the_row_that_asks():
     found = torch.tensor([[0, 5, 9], [1, 9, 9]])
     assert recall_of(found, wanted) == pytest.approx(0.5)
     assert recall_of(found, wanted, torch.tensor([0, 1])) == pytest.approx(0.25)
+
+
+def test_product_codes_need_rows_and_take_an_eighth_of_the_width(cache, tmp_path):
+    assert reindex(cache, kind="ivf_pq", pq_bytes=None)["bytes_per_row"] == 2
+    few = make_cache(tmp_path / "few", random_features(100))
+    with pytest.raises(UserError, match="ivf_pq needs 256 rows to train on, but there are 100. Use ivf_sq8"):
+        reindex(few, kind="ivf_pq")
