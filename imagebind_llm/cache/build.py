@@ -180,14 +180,19 @@ def encode_part(cache: Path, rows: Rows, shard: tuple[int, int], max_skipped: in
             progress.advance(task, len(block.names) + len(block.skipped))
             if part.skipped > max_skipped:
                 part.save()
-                raise UserError(
-                    f"{part.skipped} items cannot be used, listed in {str(folder / 'skipped.jsonl')!r}; "
-                    f"max_skipped is {max_skipped}. Repair them and build anew, or raise max_skipped."
-                )
+                raise _too_many(part, max_skipped)
             if time.monotonic() - saved > _SAVE_SECONDS:
                 part.save()
                 saved = time.monotonic()
         part.finish()
+
+
+def _too_many(part: PartWriter, limit: int) -> UserError:
+    """What is said of too many bad items."""
+    return UserError(
+        f"{part.skipped} items cannot be used, listed in {str(part.folder / 'skipped.jsonl')!r}; "
+        f"max_skipped is {limit}. Repair them and build anew, or raise max_skipped."
+    )
 
 
 def _rows(config: BuildConfig) -> tuple[Rows, EncoderRecord | None]:
