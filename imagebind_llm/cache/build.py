@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from imagebind_llm.cache.encoders import picture_encoder
+from imagebind_llm.cache.encoders import encoder_config, picture_encoder
 from imagebind_llm.cache.indexing import IndexConfig, build_index
 from imagebind_llm.cache.listing import listing
 from imagebind_llm.cache.parts import PartWriter, StoredFeatures, part_folder
@@ -203,7 +203,7 @@ def _rows(config: BuildConfig) -> tuple[Rows, EncoderRecord | None]:
         rows = FeatureRows(files)
         if not named:
             return rows, None
-        encoder = picture_encoder(config.imagebind, config.vision)
+        encoder = picture_encoder(encoder_config(config.imagebind, config.vision))
         if encoder.dimension != rows.dimension:
             raise UserError(
                 f"The features have the width {rows.dimension}, {encoder.record} gives {encoder.dimension}. "
@@ -211,7 +211,7 @@ def _rows(config: BuildConfig) -> tuple[Rows, EncoderRecord | None]:
             )
         return rows, encoder.record
     pictures = listing(source)
-    encoder = picture_encoder(config.imagebind, config.vision, config.device)
+    encoder = picture_encoder(encoder_config(config.imagebind, config.vision), config.device)
     return PictureRows(pictures, encoder, config.batch_size, config.workers), encoder.record
 
 
