@@ -1,4 +1,4 @@
-"""The kinds of index that a visual cache can have, beside each other: what the default was chosen by.
+"""The kinds of index that a visual cache can have, beside each other: what a default is chosen by.
 
 Synthetic embeddings as in ``visual_cache``, fewer of them. Every index is visited as far as it takes to find
 98 % of the exact neighbours for rows of the cache; recall and time are those of queries that are not rows.
@@ -73,13 +73,14 @@ def _measured(
         faster, seconds, other = compare(
             lambda: ours.ask(next(mine)), lambda: exact.ask(next(theirs)), None, *pairs
         )
+    index = cache / "index"
     facts = {
         "recall": recall_of(found[1], wanted[1]),
         "probes": record.probes,
         "milliseconds": 1e3 * seconds,
         "milliseconds of the other": 1e3 * other,
         **{f"MB {name}": round(size / 1e6) for name, size in memory.items()},
-        "MB of the index": round(sum(f.stat().st_size for f in (cache / "index").iterdir()) / 1e6),
+        "MB of the index": round(sum(file.stat().st_size for file in index.iterdir()) / 1e6),
         "seconds to build": built["seconds"],
     }
     return Row(

@@ -72,7 +72,7 @@ def run(
 
 def _embeddings(data: Path, names: list[str], vision: VisionConfig) -> Iterator[Float[Tensor, "B E"]]:
     """Of the pictures that ask, of length 1."""
-    encoder = picture_encoder(None, vision)
+    encoder = picture_encoder(vision)
     for start in range(0, len(names), _BATCH):
         pixels = [encoder.pixels(str(data / name)) for name in names[start : start + _BATCH]]
         yield torch.nn.functional.normalize(encoder.encode(torch.stack(pixels)), dim=-1)

@@ -1,23 +1,32 @@
-"""A visual cache for a model that answers: opened by its path, checked against the model's encoder."""
+"""A visual cache as the function that ``generate --visual-cache`` puts before a trained model.
+
+Dimensions: B records, E width of an embedding.
+"""
 
 from pathlib import Path
 
-from imagebind_llm.cache.encoders import picture_encoder
-from imagebind_llm.cache.visual_cache import VisualCache
+from imagebind_llm.cache.encoders import encoder_record
+from imagebind_llm.cache.visual_cache import CacheConfig, VisualCache
+from llama_adapter.errors import UserError
 from llama_adapter.multimodal.sight import Blend
 from llama_adapter.vision import VisionConfig
 
 
-def open_blend(path: str | Path, vision: VisionConfig) -> Blend:
-    """What a cache does to embeddings (B, E) of an encoder.
+def open_blend(path: str | Path, encoder: VisionConfig | None, config: CacheConfig | None = None) -> Blend:
+    """``VisualCache.blend`` of a cache that belongs to a model's encoder.
 
     Args:
         path: a folder of ``cache build``, or an index file.
-        vision: the encoder's settings; its weights are read to compare them with those of the cache.
+        encoder: the model's.
+        config: how the cache is asked.
 
     Raises:
-        UserError: it is not complete, or was built with another encoder.
+        UserError: the cache cannot be read, or was built with another encoder; or the model names none.
     """
-    by_imagebind = vision.kind == "imagebind"
-    encoder = picture_encoder(vision.name_or_path if by_imagebind else None, None if by_imagebind else vision)
-    return VisualCache.open(path, encoder=encoder.record).blend
+    if encoder is None:
+        raise UserError(
+            f"The visual cache {str(path)!r} needs a model that names its image encoder, and this one "
+            "names none. Leave visual_cache out, or train with vision.kind and vision.name_or_path."
+        )
+    record = None if Path(path).is_file() else encoder_record(encoder)  # a file does not say whose it is
+    return VisualCache.open(path, config, record).blend

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from imagebind_llm.cache.encoders import picture_encoder
+from imagebind_llm.cache.encoders import encoder_config, picture_encoder
 from imagebind_llm.cache.indexing import IndexConfig, build_index
 from imagebind_llm.cache.listing import listing
 from imagebind_llm.cache.parts import PartWriter, StoredFeatures, part_folder
@@ -180,14 +180,19 @@ def encode_part(cache: Path, rows: Rows, shard: tuple[int, int], max_skipped: in
             progress.advance(task, len(block.names) + len(block.skipped))
             if part.skipped > max_skipped:
                 part.save()
-                raise UserError(
-                    f"{part.skipped} items cannot be used, listed in {str(folder / 'skipped.jsonl')!r}; "
-                    f"max_skipped is {max_skipped}. Repair them and build anew, or raise max_skipped."
-                )
+                raise _too_many(part, max_skipped)
             if time.monotonic() - saved > _SAVE_SECONDS:
                 part.save()
                 saved = time.monotonic()
         part.finish()
+
+
+def _too_many(part: PartWriter, limit: int) -> UserError:
+    """What is said of too many bad items."""
+    return UserError(
+        f"{part.skipped} items cannot be used, listed in {str(part.folder / 'skipped.jsonl')!r}; "
+        f"max_skipped is {limit}. Repair them and build anew, or raise max_skipped."
+    )
 
 
 def _rows(config: BuildConfig) -> tuple[Rows, EncoderRecord | None]:
@@ -198,7 +203,7 @@ def _rows(config: BuildConfig) -> tuple[Rows, EncoderRecord | None]:
         rows = FeatureRows(files)
         if not named:
             return rows, None
-        encoder = picture_encoder(config.imagebind, config.vision)
+        encoder = picture_encoder(encoder_config(config.imagebind, config.vision))
         if encoder.dimension != rows.dimension:
             raise UserError(
                 f"The features have the width {rows.dimension}, {encoder.record} gives {encoder.dimension}. "
@@ -206,7 +211,7 @@ def _rows(config: BuildConfig) -> tuple[Rows, EncoderRecord | None]:
             )
         return rows, encoder.record
     pictures = listing(source)
-    encoder = picture_encoder(config.imagebind, config.vision, config.device)
+    encoder = picture_encoder(encoder_config(config.imagebind, config.vision), config.device)
     return PictureRows(pictures, encoder, config.batch_size, config.workers), encoder.record
 
 

@@ -1,10 +1,9 @@
-"""Encoders of pictures for a cache: ImageBind's image tower, or one of ``llama_adapter.vision``.
+"""Encoders of pictures for a cache: those of ``llama_adapter.vision``, ImageBind's image tower among them.
 
-Dimensions: B pictures, E width of an embedding; ``...`` shape of a picture's values.
+Dimensions: B pictures, E width of an embedding, S height, T width in pixels.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,106 +11,89 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imagebind_llm.cache.records import EncoderRecord
-from imagebind_llm.imagebind.model import ImageBindModel
-from imagebind_llm.processing.pictures import load_picture
-from imagebind_llm.processing.processor import ImageBindProcessor
-from llama_adapter.data.identity import encoder_identity, json_digest
+from llama_adapter.data.identity import json_digest
 from llama_adapter.errors import UserError
-from llama_adapter.vision import VisionConfig, load_encoder
+from llama_adapter.vision import VisionConfig, VisionEncoder, load_encoder
 
 
 @dataclass(frozen=True)
 class PictureEncoder:
     """What turns pictures into embeddings."""
 
-    pixels: Callable[[Any], Float[Tensor, "..."]]
-    """From an opened file to one picture's values; raises UserError where it is no picture."""
-    encode: Callable[[Float[Tensor, "B ..."]], Float[Tensor, "B E"]]
-    """From several pictures' values to embeddings on the CPU."""
+    encoder: VisionEncoder
+    """With one global feature per picture."""
     record: EncoderRecord
     """Which one it is."""
-    dimension: int
-    """E."""
+
+    @property
+    def dimension(self) -> int:
+        """E."""
+        return self.encoder.feature_shape[1]
+
+    def pixels(self, file: Any) -> Float[Tensor, "3 S T"]:
+        """One picture's values.
+
+        Args:
+            file: its path, or the file opened.
+
+        Raises:
+            UserError: it is no picture.
+        """
+        return self.encoder.pixels([file])[0]
+
+    def encode(self, pixels: Float[Tensor, "B 3 S T"]) -> Float[Tensor, "B E"]:
+        """Embeddings of pictures, on the CPU."""
+        return self.encoder.select(self.encoder(pixels))[:, 0].float().cpu()
 
 
-def picture_encoder(
-    imagebind: str | None, vision: VisionConfig | None, device: str = "cpu"
-) -> PictureEncoder:
+def encoder_config(imagebind: str | None, vision: VisionConfig | None) -> VisionConfig:
     """The encoder that settings name.
 
     Args:
-        imagebind: folder of an ImageBind model.
-        vision: another encoder; its global feature is taken.
-        device: where it runs.
+        imagebind: folder of an ImageBind model, for short.
+        vision: any encoder.
 
     Raises:
-        UserError: none or both are named, or it cannot be loaded.
+        UserError: none or both are named.
     """
     if (imagebind is None) == (vision is None):
         raise UserError(
             f"imagebind is {imagebind!r} and vision is {vision!r}. "
             "Name one of them: the encoder of the pictures."
         )
-    return _of_vision(vision, device) if vision else _of_imagebind(str(imagebind), device)
+    return vision or VisionConfig(kind="imagebind", name_or_path=str(imagebind))
 
 
-def imagebind_record(model: ImageBindModel, processor: ImageBindProcessor | None = None) -> EncoderRecord:
-    """Which ImageBind this is, by its image tower; what ``VisualCache.open`` compares.
+def picture_encoder(config: VisionConfig, device: str = "cpu") -> PictureEncoder:
+    """An encoder with its record; of the encoder's outputs the global feature is taken.
 
     Args:
-        model: with the tower of images.
-        processor: its processor, for the record of how pictures are prepared.
+        config: which one.
+        device: where it runs.
 
     Raises:
-        UserError: the tower is not there.
+        UserError: it cannot be loaded.
     """
-    settings = asdict(model.config.active["vision"]) | {"embedding_size": model.config.embedding_size}
-    identity = encoder_identity(model.tower("vision"), settings)
-    size = processor.config.image_size if processor else 0
-    return _record("imagebind", identity, {"image_size": size})
+    encoder = load_encoder(replace(config, output="global"))
+    record = _record(encoder)
+    return PictureEncoder(encoder.to(torch.device(device)), record)
 
 
-def _of_imagebind(folder: str, device: str) -> PictureEncoder:
-    """ImageBind's image tower."""
-    model = ImageBindModel.from_pretrained(folder, modalities=["vision"]).eval().to(torch.device(device))
-    processor = ImageBindProcessor.from_pretrained(folder)
-    weight = next(model.parameters())
+def encoder_record(config: VisionConfig) -> EncoderRecord:
+    """Which encoder a config names, for ``VisualCache.open``; whatever precision it runs in.
 
-    @torch.no_grad()
-    def encode(pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B E"]:
-        """Embeddings."""
-        return model({"vision": pixels.to(weight.device, weight.dtype)}).embeddings["vision"].float().cpu()
-
-    return PictureEncoder(
-        lambda file: load_picture(file, processor.config.image_size),
-        encode,
-        imagebind_record(model, processor),
-        model.config.embedding_size,
-    )
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    return picture_encoder(replace(config, dtype="float32")).record
 
 
-def _of_vision(config: VisionConfig, device: str) -> PictureEncoder:
-    """The global feature of an encoder of the core."""
-    encoder = load_encoder(replace(config, output="global")).to(device)
-    identity = encoder.identity
-
-    def encode(pixels: Float[Tensor, "B 3 S T"]) -> Float[Tensor, "B E"]:
-        """Embeddings."""
-        return encoder.select(encoder(pixels))[:, 0].float().cpu()
-
-    return PictureEncoder(
-        lambda file: encoder.pixels([file])[0],
-        encode,
-        _record(f"{config.kind} {config.name_or_path}", dict(identity.encoder), dict(identity.transform)),
-        encoder.feature_shape[1],
-    )
-
-
-def _record(name: str, identity: dict[str, Any], transform: dict[str, Any]) -> EncoderRecord:
+def _record(encoder: VisionEncoder) -> EncoderRecord:
     """Hashes of all that decides embeddings."""
+    config, identity = encoder.config, encoder.identity
     return EncoderRecord(
-        name=name,
-        weights=identity["weights"],
-        space=json_digest(identity),
-        transform=json_digest(transform),
+        name=f"{config.kind} {config.name_or_path}",
+        weights=identity.encoder["weights"],
+        space=json_digest(dict(identity.encoder)),
+        transform=json_digest(dict(identity.transform)),
     )

@@ -1,6 +1,6 @@
 """Indexes of faiss: opened so that their bulk stays in files, and asked for candidates.
 
-What faiss can map depends on the kind (seen in /proc/self/smaps with faiss 1.15): the lists of an inverted
+What faiss 1.15 can map depends on the kind: the lists of an inverted
 file (``IO_FLAG_MMAP``, or lists in a file of their own), the codes of a flat index and the codes and links of
 a graph (``IO_FLAG_MMAP_IFC``). Centroids and tables are always in memory. One flag excludes the other.
 

@@ -151,9 +151,11 @@ def _code_bytes(kind: str, features: StoredFeatures, config: IndexConfig) -> int
 
 
 def _start(folder: Path, plan: IndexRecord) -> None:
-    """Keep what an interrupted process left of the same plan, and nothing else."""
-    note = folder / "plan.json"
+    """Keep what is there of the same plan, unfinished or finished, and nothing else."""
+    note, done = folder / "plan.json", folder / "index.json"
     if note.is_file() and read_record(note, IndexRecord) == plan:
+        return
+    if done.is_file() and replace(read_record(done, IndexRecord), probes=plan.probes, recall=1.0) == plan:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from imagebind_llm.cache.contact_sheet import Line, write_sheet
-from imagebind_llm.cache.encoders import imagebind_record, picture_encoder
+from imagebind_llm.cache.encoders import encoder_config, picture_encoder
 from imagebind_llm.cache.listing import open_picture
 from imagebind_llm.cache.records import EncoderRecord, IndexRecord, PartRecord, read_record
 from imagebind_llm.cache.rows import open_features
@@ -25,6 +25,8 @@ from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.processing.processor import ImageBindProcessor
 from llama_adapter.errors import UserError
 from llama_adapter.vision import VisionConfig
+
+_PICTURES = "vision"
 
 
 @dataclass(kw_only=True)
@@ -41,7 +43,7 @@ class SearchConfig:
     """Files that ask, or texts; repeat the option for several."""
     features: str | None = None
     """Instead of files: a .npy, .safetensors or .pt file of embeddings (rows, width)."""
-    modality: str = "vision"
+    modality: str = _PICTURES
     """What the files are, where an ImageBind model reads them: vision, text, audio, depth, thermal, imu or
     point."""
     imagebind: str | None = None
@@ -131,21 +133,21 @@ def _asking(config: SearchConfig) -> tuple[list[str], Float[Tensor, "B E"], Enco
     if config.features:
         embeddings = open_features(Path(config.features)).float()
         return [f"{Path(config.features).name}:{row}" for row in range(len(embeddings))], embeddings, None
-    if config.vision:
-        encoder = picture_encoder(None, config.vision)
+    vision = encoder_config(config.imagebind, config.vision)
+    encoder = picture_encoder(vision)
+    if config.modality == _PICTURES:
         pixels = torch.stack([encoder.pixels(path) for path in config.query])
         return config.query, encoder.encode(pixels), encoder.record
-    if not config.imagebind:
+    if vision.kind != "imagebind":
         raise UserError(
-            "There is no encoder for the files that ask. Give --imagebind FOLDER or --vision.* as for "
-            "'cache build'."
+            f"modality is {config.modality!r}, but {vision.kind} encodes pictures alone. "
+            "Name an ImageBind model."
         )
-    towers = list(dict.fromkeys(["vision", config.modality]))
-    model = ImageBindModel.from_pretrained(config.imagebind, modalities=towers).eval()
-    processor = ImageBindProcessor.from_pretrained(config.imagebind)
+    model = ImageBindModel.from_pretrained(vision.name_or_path, modalities=[config.modality]).eval()
+    processor = ImageBindProcessor.from_pretrained(vision.name_or_path)
     with torch.no_grad():
         found = model(processor({config.modality: config.query})).embeddings[config.modality]
-    return config.query, found.float(), imagebind_record(model)
+    return config.query, found.float(), encoder.record
 
 
 def _print(found: list[dict]) -> None:
@@ -164,7 +166,7 @@ def _draw(config: SearchConfig, found: list[dict]) -> None:
             "An index file names no pictures, so there is nothing to draw. Leave contact_sheet out."
         )
     root = Path(read_manifest(Path(config.cache)).root)
-    shows = config.query and config.modality == "vision"
+    shows = config.query and config.modality == _PICTURES
     lines = []
     for line in found:
         neighbours = line["neighbours"]

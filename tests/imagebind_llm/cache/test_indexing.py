@@ -86,6 +86,15 @@ def test_few_probes_are_extended_until_there_are_enough(cache):
     assert all(len(set(rows)) == 40 for rows in found[1].tolist())
 
 
+def test_the_same_index_is_not_built_twice(cache, monkeypatch):
+    first = reindex(cache, kind="ivf_sq8", recall=0.3)
+    monkeypatch.delattr(indexing._Work, "inverted_file")
+    assert reindex(cache, kind="ivf_sq8", recall=0.3) == first
+    assert reindex(cache, kind="ivf_sq8", recall=1.0)["probes"] > first["probes"]
+    with pytest.raises(AttributeError):
+        reindex(cache, kind="ivf_sq8", seed=1)
+
+
 def test_more_recall_takes_more_probes(cache):
     probes = [reindex(cache, kind="ivf_sq8", recall=recall)["probes"] for recall in (0.3, 0.8, 1.0)]
     assert probes == sorted(probes)

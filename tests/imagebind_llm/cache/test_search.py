@@ -104,4 +104,4 @@ def test_what_asks_must_be_clear(cache, pictures, capsys):
     assert search(cache) == 2
     assert "Give files that ask, or a file of features" in capsys.readouterr().err
     assert search(cache, "--query", str(pictures / "0.png")) == 2
-    assert "There is no encoder for the files that ask" in capsys.readouterr().err
+    assert "Name one of them: the encoder of the pictures" in capsys.readouterr().err
