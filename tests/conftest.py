@@ -17,7 +17,8 @@ import pytest
 # Annotations are checked at every call; an int is a float, as for mypy. Not by jaxtyping's own pytest option,
 # which takes one package only when the checker has settings.
 jaxtyping.install_import_hook(
-    ["llama_adapter", "imagebind_llm"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    ["llama_adapter", "imagebind_llm", "sphinx_ft"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent

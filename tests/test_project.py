@@ -41,7 +41,7 @@ def layers_of(pyproject, package):
     return layers
 
 
-@pytest.mark.parametrize("package", ["llama_adapter", "imagebind_llm"])
+@pytest.mark.parametrize("package", ["llama_adapter", "imagebind_llm", "sphinx_ft"])
 def test_every_module_has_its_place_in_the_import_rules(pyproject, repository, package):
     layers = layers_of(pyproject, package)
     placed = {name.strip() for line in layers["layers"] for name in line.split("|")}
