@@ -31,7 +31,8 @@ def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> S
     """Builds `settings` from an optional leading YAML file and `--dotted.option value` overrides.
 
     Args:
-        settings: a dataclass; its fields are the options, nested dataclasses give dotted names.
+        settings: a dataclass; its fields are the options, nested dataclasses give dotted names. The list
+            option that its class variable `BARE_WORDS` names takes leading words without a name.
         arguments: what stands on the command line after the program's own name.
         program: the program's name, for the help page.
 
@@ -40,7 +41,7 @@ def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> S
         SystemExit: after `--help` or `--print_config`, with code 0.
     """
     parser = _build_parser(settings, program)
-    files, given = _split_files(arguments)
+    files, given = _split_files(_name_bare_words(arguments, getattr(settings, "BARE_WORDS", None)))
     given = _complete_options(given, option_types(settings))
     for name in _names(given):
         check_option(name, settings)
@@ -100,7 +101,7 @@ def _build_parser(settings: type, program: str) -> ArgumentParser:
     """The jsonargparse parser of one dataclass; errors are raised, not printed."""
     parser = ArgumentParser(
         prog=program,
-        usage="%(prog)s [CONFIG.yaml] [--option value ...]",
+        usage=f"%(prog)s {_leading(settings)} [--option value ...]",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -116,10 +117,25 @@ def _build_parser(settings: type, program: str) -> ArgumentParser:
     return parser
 
 
+def _leading(settings: type) -> str:
+    """What may stand before the options."""
+    option = getattr(settings, "BARE_WORDS", None)
+    return "[CONFIG.yaml]" if option is None else f"[CONFIG.yaml | {option} ...]"
+
+
 def _is_own_default(field: dataclasses.Field) -> bool:
     """Whether a field's default is its dataclass, created without arguments."""
     factory = field.default_factory
     return isinstance(factory, type) and dataclasses.is_dataclass(factory)
+
+
+def _name_bare_words(arguments: Sequence[str], option: str | None) -> list[str]:
+    """Leading words without a name as values of the list option that a dataclass names in `BARE_WORDS`."""
+    words = list(arguments)
+    if option is None or any(word.endswith((".yaml", ".yml")) for word in words[:1]):
+        return words
+    count = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    return [*(f"--{option}={word}" for word in words[:count]), *words[count:]]
 
 
 def _split_files(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -61,6 +61,7 @@ VERBS = (
         "llama_adapter.checkpoints.merge:merge",
         "fold an adapter without prompts into a plain model",
     ),
+    Verb("mix", "sphinx_ft.weight_mix.run:mix", "the weighted mean of models that are built alike"),
     Verb(
         "validate-data",
         "llama_adapter.data.validate:validate_data",

@@ -5,6 +5,13 @@ Importing this package loads no torch; its names load their modules when they ar
 
 from llama_adapter.lazy import lazy_attributes
 
-__all__ = ["ViewConfig"]
+__all__ = ["ViewConfig", "mix_models", "sweep_beta"]
 
-__getattr__ = lazy_attributes(__name__, {"ViewConfig": "sphinx_ft.views"})
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "ViewConfig": "sphinx_ft.views",
+        "mix_models": "sphinx_ft.weight_mix.mixing",
+        "sweep_beta": "sphinx_ft.weight_mix.sweep",
+    },
+)

@@ -92,7 +92,7 @@ def test_unknown_verb_suggests_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert "'trian' is not a verb. Did you mean 'train'?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
-    verbs = "demo, train, generate, generate-image, convert, merge, validate-data, plan, evaluate, cache"
+    verbs = "demo, train, generate, generate-image, convert, merge, mix, validate-data, plan, evaluate, cache"
     assert f"Use one of: {verbs}." in capsys.readouterr().err
 
 
@@ -163,7 +163,7 @@ def test_every_built_in_verb_loads_and_explains_itself(verb, capsys):
     assert callable(function)
     assert settings.__doc__
     assert main([*verb.name.split(), "--help"]) == 0
-    assert f"usage: llama-adapter {verb.name} [CONFIG.yaml]" in capsys.readouterr().out
+    assert f"usage: llama-adapter {verb.name} [CONFIG.yaml" in capsys.readouterr().out
 
 
 def test_a_task_is_found_by_two_words_and_what_follows_is_left():
