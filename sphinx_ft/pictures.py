@@ -41,7 +41,7 @@ def square(picture: Any, config: ViewConfig) -> Float[Tensor, "3 S S"]:
     """A ``PIL.Image`` in the square that it is padded to, with CLIP's normalisation."""
     pil = needed("PIL.Image", "pillow")
     placement = place(picture.size, config)
-    padded = pil.new("RGB", (placement.side, placement.side), config.colour)
+    padded = pil.new("RGB", (placement.side, placement.side), tuple(config.colour))
     padded.paste(picture, (placement.left, placement.top))
     resized = padded.resize((config.image_size, config.image_size), pil.Resampling.BICUBIC)
     values = torch.from_numpy(np.asarray(resized, dtype=np.float32).copy()).permute(2, 0, 1) / 255

@@ -42,7 +42,7 @@ class ViewConfig:
     padding: Literal["centred", "end"] = "centred"
     """Where the picture lies: in the middle, as the released models have it, or at the left and top, as
     SPHINX-X pads. With ``centred`` no cell of a 2x2 grid is ever padding alone."""
-    colour: tuple[int, int, int] = (122, 116, 104)
+    colour: Sequence[int] = (122, 116, 104)
     """Of the padding, red, green, blue: CLIP's mean, rounded down."""
     half_resize: bool = True
     """Whether squares are cast to half precision before they are resized, as the published code does."""
@@ -58,7 +58,6 @@ class ViewConfig:
                 f"image_size={self.image_size} cannot be divided into {self.rows} rows and {self.columns} "
                 f"columns of equal squares. Use a multiple of {max(self._longer, 1)}."
             )
-        object.__setattr__(self, "colour", tuple(self.colour))  # JSON has lists
 
     @property
     def count(self) -> int:

@@ -81,6 +81,22 @@ class StackedExperts(Layout):
 
 
 @dataclass(frozen=True)
+class StackedRows(Layout):
+    """Several maps of one shape, their rows one after another; weights or biases."""
+
+    parts: int
+    """How many."""
+
+    def cut(self, piece: Shaped[Tensor, "N ..."], index: int) -> Shaped[Tensor, "I ..."]:
+        """Rows of one of them."""
+        return piece.unflatten(0, (self.parts, -1))[index]
+
+    def paste(self, parts: Sequence[Shaped[Tensor, "I ..."]]) -> Shaped[Tensor, "N ..."]:
+        """All of them."""
+        return torch.cat(list(parts))
+
+
+@dataclass(frozen=True)
 class GroupedQkv(Layout):
     """Queries, keys and values in one map: for each key/value head its queries, the key, the value."""
 

@@ -23,6 +23,7 @@ def config_of(grid, padding="centred", cell=8, **options):
 
 
 @given(width=SIDES, height=SIDES, grid=GRIDS, padding=PADDINGS)
+@settings(deadline=None)
 def test_useful_cells_are_those_whose_pixels_show_the_picture(width, height, grid, padding):
     """At a scale where every cell's edge falls on a pixel's edge, so that cropping decides."""
     config = config_of(grid, padding)
@@ -92,7 +93,7 @@ def test_centred_padding_leaves_rows_to_skip_from_three_to_one_on():
 
 
 @given(grid=GRIDS, padding=PADDINGS)
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_views_are_the_whole_and_the_cells_row_by_row(grid, padding):
     config = config_of(grid, padding, half_resize=False)
     size = config.image_size

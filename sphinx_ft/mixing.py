@@ -1,0 +1,177 @@
+"""Several encoders as one: views in, features of one common grid out, and tokens of query encoders.
+
+Every encoder is run once for all views of all images. Frozen encoders stay in evaluation mode and keep
+nothing for the backward pass. Those whose weights are named elsewhere are read with the first image, and are
+no part of the model's state. The language model is not known here.
+
+Dimensions: I images, V views of each, P useful views of all, S side of the padded square in pixels, G places
+of the common grid and one summary, C width, Q queries, h and w places of an encoder's grid.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from llama_adapter.errors import UserError
+from sphinx_ft.encoders.base import EncoderConfig, GridEncoder, GridOutput, QueryEncoder
+from sphinx_ft.encoders.registry import make_encoder
+from sphinx_ft.views import CLIP_MEAN, CLIP_STD, ViewConfig, cut_views, resize
+
+
+@dataclass(frozen=True, eq=False)
+class MixedFeatures:
+    """What the encoders make of views."""
+
+    mixed: Float[Tensor, "P G C"] | None
+    """Channels of all grid encoders side by side, the summary first; None without such encoders."""
+    queries: Mapping[str, Float[Tensor, "P _ _"]] = field(default_factory=dict)
+    """Tokens (P, Q, C) of each query encoder, by its name."""
+
+
+class EncoderMix(nn.Module):
+    """The encoders of a model, in the order of their channels."""
+
+    def __init__(self, configs: Sequence[EncoderConfig], views: ViewConfig, grid: int) -> None:
+        """Make those whose weights are part of the model, frozen.
+
+        Args:
+            configs: of the encoders.
+            views: what is cut out for them.
+            grid: rows and columns of the common grid.
+
+        Raises:
+            UserError: two have one name, or one cannot be made.
+        """
+        super().__init__()
+        names = [config.name for config in configs]
+        if len(set(names)) < len(names):
+            raise UserError(f"The encoders of the mix are called {names}. Use a name of its own for each.")
+        self.configs, self.views, self.grid = list(configs), views, grid
+        self.members = nn.ModuleDict(
+            {config.name: make_encoder(config) for config in configs if config.weights is None}
+        )
+        self.requires_grad_(False)
+        self._elsewhere: dict[str, GridEncoder | QueryEncoder] = {}  # a plain dict: no part of the state
+
+    def train(self, mode: bool = True) -> "EncoderMix":
+        """Frozen encoders stay in evaluation mode, but those whose dropout is to be active."""
+        super().train(mode)
+        for config in self.configs:
+            if config.name in self.members and not config.dropout and not _trains(self.members[config.name]):
+                self.members[config.name].train(False)
+        return self
+
+    def forward(self, squares: Float[Tensor, "I 3 S S"], useful: Bool[Tensor, "I V"]) -> MixedFeatures:
+        """Features of the useful views, image by image.
+
+        Args:
+            squares: padded pictures with CLIP's normalisation.
+            useful: which views are encoded.
+
+        Raises:
+            UserError: an encoder's weights cannot be read.
+        """
+        grids, queries = [], {}
+        for config in self.configs:
+            encoder = self.encoder(config, squares.device)
+            output = self._encode(config, encoder, squares, useful)
+            if isinstance(output, GridOutput):
+                grids.append(aligned(output, self.grid, config.alignment))
+            else:
+                queries[config.name] = output
+        return MixedFeatures(torch.cat(grids, dim=2) if grids else None, queries)
+
+    def encoder(self, config: EncoderConfig, device: torch.device) -> GridEncoder | QueryEncoder:
+        """One of the encoders, read now if its weights are named elsewhere.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        if config.name in self.members:
+            return self.members[config.name]  # type: ignore[return-value]
+        if config.name not in self._elsewhere:
+            self._elsewhere[config.name] = load_named(config)
+        return self._elsewhere[config.name].to(device)
+
+    def _encode(
+        self,
+        config: EncoderConfig,
+        encoder: GridEncoder | QueryEncoder,
+        squares: Float[Tensor, "I 3 S S"],
+        useful: Bool[Tensor, "I V"],
+    ) -> GridOutput | Float[Tensor, "P Q C"]:
+        """One encoder's pass."""
+        views = cut_views(squares, useful, config.view_size, self.views)
+        if config.input_size:
+            views = resize(views, config.input_size, self.views.half_resize, mode="nearest")
+        views = renormalised(views, encoder.mean, encoder.std)
+        weight = next(encoder.parameters())
+        with nullcontext() if _trains(encoder) else torch.no_grad():
+            output: GridOutput | Tensor = encoder(views.to(weight.dtype))
+        return output
+
+
+def load_named(config: EncoderConfig) -> GridEncoder | QueryEncoder:
+    """An encoder with the weights of the file or folder that its config names, frozen.
+
+    Raises:
+        UserError: there is no such file, or it does not fit.
+    """
+    encoder = make_encoder(config)
+    path = Path(config.weights or "")
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    try:
+        weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        encoder.load_state_dict(weights)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"The weights of the encoder {config.name!r} cannot be read from {config.weights!r}: {error}. "
+            "Use a safetensors file, or a folder of them, that save_encoders wrote."
+        ) from error
+    return encoder.requires_grad_(False).eval()
+
+
+def aligned(output: GridOutput, side: int, alignment: str = "bilinear") -> Float[Tensor, "P G C"]:
+    """Features on the common grid, the summary first; without a class token it is the mean of the places.
+
+    Args:
+        output: of an encoder.
+        side: rows and columns of the common grid.
+        alignment: ``bilinear``, or ``repeat`` for each place several times.
+    """
+    grid = output.grid
+    if grid.shape[2:] != (side, side):
+        if alignment == "repeat":
+            grid = nn.functional.interpolate(grid, size=(side, side), mode="nearest")
+        else:
+            grid = nn.functional.interpolate(
+                grid, size=(side, side), mode="bilinear", align_corners=False, antialias=True
+            )
+    places = grid.flatten(2).mT
+    summary = places.mean(dim=1) if output.summary is None else output.summary
+    return torch.cat([summary[:, None], places], dim=1)
+
+
+def renormalised(
+    pixels: Float[Tensor, "P 3 s s"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "P 3 s s"]:
+    """From CLIP's normalisation to another."""
+    if (tuple(mean), tuple(std)) == (CLIP_MEAN, CLIP_STD):
+        return pixels
+
+    def shade(values: Sequence[float]) -> Float[Tensor, "3 1 1"]:
+        """One value per colour."""
+        return torch.tensor(list(values), dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
+
+    return (pixels * shade(CLIP_STD) + shade(CLIP_MEAN) - shade(mean)) / shade(std)
+
+
+def _trains(module: nn.Module) -> bool:
+    """Whether some of a module's parameters are trained."""
+    return any(weight.requires_grad for weight in module.parameters())
