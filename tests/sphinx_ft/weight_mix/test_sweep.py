@@ -35,7 +35,7 @@ def test_every_mixture_is_seen_and_removed(two, tmp_path):
 
 def test_from_the_command_line(tiny_base, tmp_path, capsys):
     records = [
-        {"id": str(place), "question": f"Say {word}", "answers": [word], "image": None} for place, word in enumerate("ab")
+        {"id": str(place), "question": f"Say {word}", "answers": [word]} for place, word in enumerate("ab")
     ]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, records)))
     evaluations = ["--evaluate", f"choice --references {tmp_path / 'q.jsonl'} --max-new-tokens 2"]
