@@ -33,9 +33,9 @@ from llama_adapter.training.trainer import Trainer
 
 STAGES = {
     "captions": [
-        GroupConfig(parts=["conditioner"], learning_rate=7e-4),
-        GroupConfig(parts=["prompt"], learning_rate=5e-3),
-        GroupConfig(parts=["gate"], learning_rate=2e-2),
+        GroupConfig(parts=["conditioner"], learning_rate=5e-4),
+        GroupConfig(parts=["prompt"], learning_rate=3e-3),
+        GroupConfig(parts=["gate"], learning_rate=1e-2),
     ],
     "questions": [GroupConfig(parts=["norm", "bias", "lora"], learning_rate=1.5e-3)],
 }
@@ -61,7 +61,7 @@ class Learner:
         set_seed(seed)
         language_model: Any = load_base(config)
         hidden = language_model.config.hidden_size
-        adapter = ZeroInitConfig(preset="imagebind", task_type="CAUSAL_LM", prompt_init_std=0.2)
+        adapter = ZeroInitConfig(preset="imagebind", task_type="CAUSAL_LM", prompt_init_std=0.1)
         bind = BindConfig(
             hidden_size=hidden, feature_width=next(iter(features.values())).shape[1], inner_width=2 * hidden
         )

@@ -9,7 +9,8 @@ Expected:  runs/scienceqa/results.jsonl, a line per arm, fold and seed; a table 
 A small version of Tables 2 and 5 of the LLaMA-Adapter paper (arXiv 2303.16199). The questions are put into
 five folds by a hash of their id; a fold is held out, the others train. So the figures are no scores of
 ScienceQA's test split. Many questions come twice with the same words; "new" counts those whose words no
-training question has. Answers alone are trained, CQM-A is the prompt, and the encoder has ImageNet's weights.
+training question has. The prompt is CQM-A's; the answer that is trained is the option's text, since a model
+of this size does not learn which letter stands for what. The encoder has ImageNet's weights.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ from llama_adapter.evaluation.answering import evaluate_model
 from llama_adapter.evaluation.scienceqa.problems import read_problems
 from llama_adapter.evaluation.scienceqa.task import ScienceQA, ScienceQAConfig
 from llama_adapter.models import BaseModelConfig
-from llama_adapter.scienceqa import Problem, build_answer, build_prompt
+from llama_adapter.scienceqa import OptionForm, Problem, build_candidates, build_prompt
 from llama_adapter.training import TrainConfig, TrainingConfig, train
 from llama_adapter.training.checkpoint import defect
 from llama_adapter.training.groups import GroupConfig
@@ -44,6 +45,8 @@ from llama_adapter.vision import VisionConfig
 
 FOLDS = 5
 FORMAT = "CQM-A"
+BESIDE_PROMPTS = {"v2": ["norm", "bias", "output_scale"]}
+"""Preset -> what trains beside prompts and gates."""
 
 
 @dataclass(kw_only=True)
@@ -87,7 +90,7 @@ class Study:
     """Runs per arm and fold; the untouched model has one."""
     epochs: float = 2.0
     """Passes over the training questions."""
-    max_length: int = 256
+    max_length: int = 80
     """Longest training question in tokens; longer ones are left out of training, never of the test."""
     tokens_per_batch: int = 1024
     """Most tokens of one step."""
@@ -99,15 +102,21 @@ class Study:
     """Peak rate of the gates, which have one number per head and start at zero."""
     learning_rate: float = 1e-3
     """Peak rate of the conditioner."""
+    beside_rate: float = 2e-3
+    """Peak rate of what the preset trains beside prompts."""
     initial_scale: float = 0.2
     """Size of what the conditioner adds to the prompts at the start."""
     prompt_length: int = 10
     """Prompts per layer."""
-    prompt_layers: int = 30
-    """Adapted layers, counted from the top."""
+    prompt_layers: int = 8
+    """Adapted layers, counted from the top; those below run once, their output is kept."""
+    preset: Literal["v1", "v2"] = "v2"
+    """What is trained of the language model: prompts and gates, or also norms, biases and scales."""
+    answers: OptionForm = "text"
+    """What stands for an option in answers: its text, or its letter."""
     width: int = 192
     """Width of the conditioner's blocks."""
-    score: Literal["generated", "likelihood", "both"] = "both"
+    score: Literal["generated", "likelihood", "both"] = "generated"
     """What is scored: the answers that are written, the likelihood of each option, or both; the second takes
     about three times as long as the first."""
     limit: int | None = None
@@ -179,9 +188,12 @@ def settings(study: Study) -> dict[str, Any]:
         "prompt_rate",
         "gate_rate",
         "learning_rate",
+        "beside_rate",
         "initial_scale",
         "prompt_length",
         "prompt_layers",
+        "preset",
+        "answers",
         "width",
         "max_length",
         "score",
@@ -204,7 +216,7 @@ def make_fold(problems: Sequence[Problem], number: int, study: Study) -> Fold:
     records = [
         {
             "prompt": build_prompt(problem, FORMAT),
-            "completion": build_answer(problem, FORMAT),
+            "completion": build_candidates(problem, FORMAT, study.answers)[problem.answer],
             "image": problem.image,
         }
         for problem in training
@@ -231,7 +243,8 @@ def measure(arm: str, seed: int, fold: Fold, study: Study, console: Console) -> 
         dtype=study.dtype,
         format=FORMAT,
         score=study.score,
-        max_new_tokens=8,
+        options_as=study.answers,
+        max_new_tokens=32,
         batch_size=16,
         ignore_images=not options.sees,
         feature_cache=str(study.output_dir / "features"),
@@ -257,8 +270,10 @@ def training_run(arm: Arm, seed: int, fold: Fold, study: Study, folder: Path) ->
         base=BaseModelConfig(name_or_path=study.base, dtype=study.dtype),
         adapter=ZeroInitConfig(
             task_type="CAUSAL_LM",
+            preset=study.preset,
             prompt_length=study.prompt_length,
             prompt_layers=study.prompt_layers,
+            delta_layers=study.prompt_layers if study.preset in BESIDE_PROMPTS else None,
             prompt_init_std=0.3,
             gate_init_std=arm.gates,
         ),
@@ -273,6 +288,11 @@ def training_run(arm: Arm, seed: int, fold: Fold, study: Study, folder: Path) ->
             GroupConfig(parts=["prompt"], learning_rate=study.prompt_rate),
             GroupConfig(parts=["gate"], learning_rate=study.gate_rate),
             *([GroupConfig(parts=["conditioner"])] if arm.sees else []),
+            *(
+                [GroupConfig(parts=BESIDE_PROMPTS[study.preset], learning_rate=study.beside_rate)]
+                if study.preset in BESIDE_PROMPTS
+                else []
+            ),
         ],
         training=TrainingConfig(
             output_dir=str(folder),
@@ -283,6 +303,8 @@ def training_run(arm: Arm, seed: int, fold: Fold, study: Study, folder: Path) ->
             warmup_steps=0.1,
             num_train_epochs=study.epochs,
             batching="tokens",
+            cache_lower_layers=True,
+            lower_layer_cache=str(study.output_dir / "lower"),
             tokens_per_batch=study.tokens_per_batch,
             save_strategy="no",
             logging_steps=20,
