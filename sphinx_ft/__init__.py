@@ -5,6 +5,15 @@ Importing this package loads no torch; its names load their modules when they ar
 
 from llama_adapter.lazy import lazy_attributes
 
-__all__ = ["ViewConfig"]
+__all__ = ["EncoderConfig", "SphinxConfig", "SphinxForConditionalGeneration", "TokenConfig", "ViewConfig"]
 
-__getattr__ = lazy_attributes(__name__, {"ViewConfig": "sphinx_ft.views"})
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "EncoderConfig": "sphinx_ft.encoders.base",
+        "SphinxConfig": "sphinx_ft.config",
+        "SphinxForConditionalGeneration": "sphinx_ft.model",
+        "TokenConfig": "sphinx_ft.tokens",
+        "ViewConfig": "sphinx_ft.views",
+    },
+)
