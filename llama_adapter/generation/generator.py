@@ -226,8 +226,8 @@ class Generator:
     @cached_property
     def _end_id(self) -> int | None:
         """The template's end, where it is one token."""
-        end = self.template.end_token
-        return self.tokenizer.convert_tokens_to_ids(end) if end in self.tokenizer.get_vocab() else None
+        found: int | None = self.tokenizer.get_vocab().get(self.template.end_token)
+        return found
 
     def _stop_texts(self) -> dict[str, Any]:
         """For generate: the template's end, where it is several tokens."""
