@@ -5,11 +5,23 @@ Importing this package loads no torch; its names load their modules when they ar
 
 from llama_adapter.lazy import lazy_attributes
 
-__all__ = ["ViewConfig", "mix_models", "sweep_beta"]
+__all__ = [
+    "EncoderConfig",
+    "SphinxConfig",
+    "SphinxForConditionalGeneration",
+    "TokenConfig",
+    "ViewConfig",
+    "mix_models",
+    "sweep_beta",
+]
 
 __getattr__ = lazy_attributes(
     __name__,
     {
+        "EncoderConfig": "sphinx_ft.encoders.base",
+        "SphinxConfig": "sphinx_ft.config",
+        "SphinxForConditionalGeneration": "sphinx_ft.model",
+        "TokenConfig": "sphinx_ft.tokens",
         "ViewConfig": "sphinx_ft.views",
         "mix_models": "sphinx_ft.weight_mix.mixing",
         "sweep_beta": "sphinx_ft.weight_mix.sweep",

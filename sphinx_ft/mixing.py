@@ -54,10 +54,13 @@ class EncoderMix(nn.Module):
             raise UserError(f"The encoders of the mix are called {names}. Use a name of its own for each.")
         self.configs, self.views, self.grid = list(configs), views, grid
         self.members = nn.ModuleDict(
-            {config.name: make_encoder(config) for config in configs if config.weights is None}
+            {config.name: make_encoder(config) for config in configs if not config.elsewhere}
         )
         self.requires_grad_(False)
         self._elsewhere: dict[str, GridEncoder | QueryEncoder] = {}  # a plain dict: no part of the state
+        widths = {config.name: self._width(config) for config in configs}
+        self.query_widths = {one.name: widths[one.name] for one in configs if one.queries}
+        self.mixed_width = sum(widths[one.name] for one in configs if not one.queries)
 
     def train(self, mode: bool = True) -> "EncoderMix":
         """Frozen encoders stay in evaluation mode, but those whose dropout is to be active."""
@@ -86,6 +89,22 @@ class EncoderMix(nn.Module):
             else:
                 queries[config.name] = output
         return MixedFeatures(torch.cat(grids, dim=2) if grids else None, queries)
+
+    def zeros(self, views: int, like: Float[Tensor, "..."]) -> MixedFeatures:
+        """Features of so many views that show nothing at all."""
+        mixed = like.new_zeros(views, 1 + self.grid**2, self.mixed_width) if self.mixed_width else None
+        queries = {config.name: config.queries for config in self.configs if config.queries}
+        return MixedFeatures(
+            mixed,
+            {name: like.new_zeros(views, count, self.query_widths[name]) for name, count in queries.items()},
+        )
+
+    def _width(self, config: EncoderConfig) -> int:
+        """Channels of an encoder; of one whose weights are elsewhere without reading them."""
+        if config.name in self.members:
+            return int(self.members[config.name].width)  # type: ignore[arg-type]
+        with torch.device("meta"):
+            return make_encoder(config).width
 
     def encoder(self, config: EncoderConfig, device: torch.device) -> GridEncoder | QueryEncoder:
         """One of the encoders, read now if its weights are named elsewhere.
@@ -124,7 +143,9 @@ def load_named(config: EncoderConfig) -> GridEncoder | QueryEncoder:
         UserError: there is no such file, or it does not fit.
     """
     encoder = make_encoder(config)
-    path = Path(config.weights or "")
+    if config.weights is None:
+        return encoder.requires_grad_(False).eval()  # its own settings have named them
+    path = Path(config.weights)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     try:
         weights = {name: tensor for file in files for name, tensor in load_file(file).items()}

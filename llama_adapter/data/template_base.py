@@ -33,7 +33,7 @@ class Template(ABC):
     """How turns become text for one tokenizer."""
 
     end_token: str
-    """What ends an answer; generation stops there."""
+    """What ends an answer, one token or several; generation stops there."""
     add_special_tokens: bool = True
     """Whether the tokenizer's own begin token is still to be added to the text."""
 
@@ -69,3 +69,24 @@ class Template(ABC):
         Raises:
             RecordProblem: the template has no place for such a conversation.
         """
+
+    def answer_text(self, text: str) -> str:
+        """The answer in a text that a model wrote behind the prompt, or has begun to write.
+
+        Args:
+            text: without special tokens; where the end is no special token, it may be in there.
+        """
+        return text
+
+
+class TextEndTemplate(Template):
+    """A template whose answers end with plain text, and begin behind a blank."""
+
+    def answer_text(self, text: str) -> str:
+        """What stands before the end, or before a text that may become one; without blanks around."""
+        whole, end, _ = text.partition(self.end_token)
+        if not end:
+            begun = range(len(self.end_token) - 1, 0, -1)
+            part = next((size for size in begun if whole.endswith(self.end_token[:size])), 0)
+            whole = whole[: len(whole) - part]
+        return whole.strip()

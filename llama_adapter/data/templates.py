@@ -1,11 +1,12 @@
 """The templates by name, and the two that need nothing from the tokenizer but its end token.
 
 ``alpaca`` is the published pair of prompts, ``plain`` writes the turns as they are; the third, ``chat``, is
-in ``chat_template.py``. A new template is a class and one line in ``TEMPLATES``. What a template promises is
-said in ``template_base.py``.
+in ``chat_template.py``. A new template is a class and one line in ``TEMPLATES``; those of packages that are
+built on this one stand there as text. What a template promises is said in ``template_base.py``.
 """
 
 import difflib
+import importlib
 from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ RESPONSE = "\n\n### Response:"
 """Nothing follows the colon: the published recipe puts the answer right behind it."""
 
 
-class _Text:
+class TextBuilder:
     """A text under construction that remembers where its parts lie."""
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class AlpacaTemplate(Template):
         """See ``Template.identity``."""
         return f"alpaca/1 {self.end_token}"
 
-    def _prompt(self, turns: Sequence[Turn]) -> _Text:
+    def _prompt(self, turns: Sequence[Turn]) -> TextBuilder:
         """The prompt of a single user turn."""
         roles = [turn.role for turn in turns]
         if roles != ["user"]:
@@ -60,7 +61,7 @@ class AlpacaTemplate(Template):
                 "the alpaca template takes one instruction and one answer, but before the last answer is: "
                 f"{', '.join(roles) or 'nothing'}; use template chat for conversations"
             )
-        text = _Text()
+        text = TextBuilder()
         context = turns[0].context
         aside = ", paired with an input that provides further context" if context else ""
         text.add(f"{PREAMBLE}{aside}. {REQUEST}")
@@ -93,9 +94,9 @@ class PlainTemplate(Template):
         """See ``Template.identity``."""
         return f"plain/1 {self.end_token}"
 
-    def _text(self, turns: Sequence[Turn]) -> _Text:
+    def _text(self, turns: Sequence[Turn]) -> TextBuilder:
         """The turns as they are."""
-        text = _Text()
+        text = TextBuilder()
         for turn in turns:
             if turn.role == "assistant":
                 text.add(turn.text + self.end_token, text.answers)
@@ -122,12 +123,14 @@ def _end_token(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.eos_token)
 
 
-TEMPLATES: dict[str, Callable[[PreTrainedTokenizerBase], Template]] = {
+TEMPLATES: dict[str, Callable[[PreTrainedTokenizerBase], Template] | str] = {
     "chat": ChatTemplate,
     "alpaca": lambda tokenizer: AlpacaTemplate(_end_token(tokenizer)),
     "plain": lambda tokenizer: PlainTemplate(_end_token(tokenizer)),
+    "sphinx": "sphinx_ft.conversation:load_template",
+    "sphinx_as_published": "sphinx_ft.conversation:load_published_template",
 }
-"""Name -> what builds the template for a tokenizer."""
+"""Name -> what builds the template for a tokenizer, or its `module:function`."""
 
 
 def load_template(name: str, tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -147,4 +150,9 @@ def load_template(name: str, tokenizer: PreTrainedTokenizerBase) -> Template:
         close = difflib.get_close_matches(name, TEMPLATES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(f"template is {name!r}.{hint} Use one of: {', '.join(TEMPLATES)}.")
-    return TEMPLATES[name](tokenizer)
+    build = TEMPLATES[name]
+    if isinstance(build, str):
+        module, _, function = build.partition(":")
+        loaded: Template = getattr(importlib.import_module(module), function)(tokenizer)
+        return loaded
+    return build(tokenizer)

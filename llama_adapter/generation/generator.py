@@ -11,6 +11,7 @@ Letters: B prompts, T tokens.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -195,6 +196,7 @@ class Generator:
                 attention_mask=attention_mask,
                 generation_config=self._generation_config(settings, room),
                 streamer=streamer,
+                **self._stop_texts(),
                 **({} if adapters is None else {"adapter_names": adapters}),
                 **(seen or {}),
             )
@@ -218,8 +220,20 @@ class Generator:
         """The template's end token, the tokenizer's, and those the model declares."""
         declared = getattr(self.model.generation_config, "eos_token_id", None)
         declared = declared if isinstance(declared, list) else [declared]
-        end = self.tokenizer.convert_tokens_to_ids(self.template.end_token)
-        return {token for token in [end, self.tokenizer.eos_token_id, *declared] if token is not None}
+        ends = [self._end_id, self.tokenizer.eos_token_id, *declared]
+        return {token for token in ends if token is not None}
+
+    @cached_property
+    def _end_id(self) -> int | None:
+        """The template's end, where it is one token."""
+        found: int | None = self.tokenizer.get_vocab().get(self.template.end_token)
+        return found
+
+    def _stop_texts(self) -> dict[str, Any]:
+        """For generate: the template's end, where it is several tokens."""
+        if self._end_id is not None:
+            return {}
+        return {"stop_strings": [self.template.end_token], "tokenizer": self.tokenizer}
 
     def _pad_id(self) -> int:
         """The id that fills rows on the left, where nothing attends to it."""
@@ -256,10 +270,11 @@ class Generator:
         return list(tokens[:end])
 
     def _text(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-        """The text of new tokens as it reads behind the prompt's last token."""
+        """The text of new tokens as it reads behind the prompt's last token, up to the template's end."""
         before = self._decode(prompt[-1:])
         joined = self._decode([*prompt[-1:], *tokens])
-        return joined[len(before) :] if joined.startswith(before) else self._decode(tokens)
+        text = joined[len(before) :] if joined.startswith(before) else self._decode(tokens)
+        return self.template.answer_text(text)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         """Text without special tokens."""

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from llama_adapter.errors import UserError
 from sphinx_ft.views import CLIP_MEAN, CLIP_STD
 
+TOWER = "tower"
+"""Kind of the core's encoders, whose own settings name their weights."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -50,6 +52,11 @@ class EncoderConfig:
         self.name = self.name or self.kind
         if "." in self.name:
             raise UserError(f"An encoder of the mix is called {self.name!r}. Use a name without a dot.")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its weights are no part of the model's folder."""
+        return self.weights is not None or self.kind == TOWER
 
 
 @dataclass(frozen=True, eq=False)

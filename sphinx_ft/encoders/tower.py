@@ -6,12 +6,13 @@ encoder's own preprocessing makes of a black and a white picture. An encoder wit
 Dimensions: P views, C width, s side of the input in pixels.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from llama_adapter.errors import UserError
 from llama_adapter.lazy import needed
-from llama_adapter.vision import VisionConfig, VisionEncoder, load_encoder
+from llama_adapter.vision import VisionConfig, VisionEncoder, empty_encoder, load_encoder
 from sphinx_ft.encoders.base import EncoderConfig, GridEncoder, GridOutput, as_grid, settings_of
 
 
@@ -46,4 +47,6 @@ def make(config: EncoderConfig) -> TowerEncoder:
     settings: VisionConfig = settings_of(config, VisionConfig)
     if settings.output != "tokens":
         raise UserError(f"output={settings.output!r} does not go with a mix of encoders. Use 'tokens'.")
-    return TowerEncoder(load_encoder(settings))
+    empty = torch.get_default_device().type == "meta"
+    with torch.device("cpu"):
+        return TowerEncoder(empty_encoder(settings) if empty else load_encoder(settings))
