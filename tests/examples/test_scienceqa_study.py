@@ -32,7 +32,8 @@ def problems(tmp_path):
 
 def test_every_arm_gets_a_line_and_is_not_run_again(module, problems, tiny_base, random_encoder, capsys):
     settings = {"problems": str(problems), "base": str(tiny_base), "weights": random_encoder, "width": 32}
-    small = {"seeds": 1, "epochs": 1.0, "limit": 4, "prompt_length": 2, "prompt_layers": 2}
+    small = {"seeds": 1, "epochs": 1.0, "limit": 4, "prompt_length": 2, "prompt_layers": 1}
+    small |= {"max_length": 256, "score": "both"}  # a character is a token here
     arms = ["untouched", "text", "image, random gates"]
     study = module.Study(**settings, **small, arms=arms)
     module.main(study)
@@ -69,9 +70,8 @@ def test_questions_with_known_words_are_told_apart(module, problems, tmp_path):
     assert fold.repeated == {problem.id for problem in fold.held_out} & partners
     items = [{"id": problem.id, "correct": problem.id in fold.repeated} for problem in fold.held_out]
     assert module.accuracies(items, fold.repeated)["new"] in (0, None)
-    assert json.loads((fold.folder / "train.jsonl").read_text().splitlines()[0])["completion"].startswith(
-        "The"
-    )
+    first = json.loads((fold.folder / "train.jsonl").read_text().splitlines()[0])
+    assert first["completion"] == fold.training[0].choices[fold.training[0].answer]
 
 
 @pytest.mark.parametrize(("values", "shown"), [([0.5], "50.0"), ([0.5, 0.6], "55.0 ± 7.1"), ([None], "-")])
