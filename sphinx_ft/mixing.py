@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llama_adapter.errors import UserError
@@ -118,6 +118,17 @@ class EncoderMix(nn.Module):
             self._elsewhere[config.name] = load_named(config)
         return self._elsewhere[config.name].to(device)
 
+    def move_out(self, folder: Path) -> None:
+        """Write the weights of those that are part of the model to files of their own, which they then name."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for config in self.configs:
+            if config.name in self.members:
+                path = folder / f"{config.name}.safetensors"
+                member: nn.Module = self.members[config.name]
+                save_file({name: weight.contiguous() for name, weight in member.state_dict().items()}, path)
+                config.weights = str(path)
+                self._elsewhere[config.name] = self.members.pop(config.name).requires_grad_(False).eval()
+
     def _encode(
         self,
         config: EncoderConfig,
@@ -153,7 +164,7 @@ def load_named(config: EncoderConfig) -> GridEncoder | QueryEncoder:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"The weights of the encoder {config.name!r} cannot be read from {config.weights!r}: {error}. "
-            "Use a safetensors file, or a folder of them, that save_encoders wrote."
+            "Use a safetensors file, or a folder of them, that move_out wrote."
         ) from error
     return encoder.requires_grad_(False).eval()
 
