@@ -61,6 +61,7 @@ class EncoderMix(nn.Module):
         widths = {config.name: self._width(config) for config in configs}
         self.query_widths = {one.name: widths[one.name] for one in configs if one.queries}
         self.mixed_width = sum(widths[one.name] for one in configs if not one.queries)
+        self.train(self.training)  # modules begin in training mode
 
     def train(self, mode: bool = True) -> "EncoderMix":
         """Frozen encoders stay in evaluation mode, but those whose dropout is to be active."""
@@ -119,7 +120,7 @@ class EncoderMix(nn.Module):
         return self._elsewhere[config.name].to(device)
 
     def move_out(self, folder: Path) -> None:
-        """Write the weights of those that are part of the model to files of their own, which they then name."""
+        """Write the weights that are part of the model to files of their own, which the configs then name."""
         folder.mkdir(parents=True, exist_ok=True)
         for config in self.configs:
             if config.name in self.members:

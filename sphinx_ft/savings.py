@@ -66,7 +66,7 @@ def view_flops(config: EncoderConfig) -> int:
     """Operations of an encoder for one view."""
     side = config.input_size or config.view_size
     with torch.device("meta"):
-        encoder = make_encoder(config).eval()
+        encoder = make_encoder(config).eval().requires_grad_(False)
         pixels = torch.empty(1, 3, side, side)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
