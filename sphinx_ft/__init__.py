@@ -9,6 +9,7 @@ from sphinx_ft.auto import announce
 
 __all__ = [
     "EncoderConfig",
+    "SphinxCollator",
     "SphinxConfig",
     "SphinxForConditionalGeneration",
     "SphinxProcessor",
@@ -22,6 +23,7 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "EncoderConfig": "sphinx_ft.encoders.base",
+        "SphinxCollator": "sphinx_ft.collator",
         "SphinxConfig": "sphinx_ft.config",
         "SphinxForConditionalGeneration": "sphinx_ft.model",
         "SphinxProcessor": "sphinx_ft.processor",

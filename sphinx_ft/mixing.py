@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -125,10 +126,10 @@ class EncoderMix(nn.Module):
         for config in self.configs:
             if config.name in self.members:
                 path = folder / f"{config.name}.safetensors"
-                member: nn.Module = self.members[config.name]
+                member: Any = self.members.pop(config.name)
                 save_file({name: weight.contiguous() for name, weight in member.state_dict().items()}, path)
                 config.weights = str(path)
-                self._elsewhere[config.name] = self.members.pop(config.name).requires_grad_(False).eval()
+                self._elsewhere[config.name] = member.requires_grad_(False).eval()
 
     def _encode(
         self,

@@ -187,7 +187,7 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return parent.generate(input_ids=input_ids, **options)
 
     @classmethod
-    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
         """The model of a folder, as transformers loads it, its encoders frozen."""
         found = super().from_pretrained(*arguments, **options)
         model: Any = found[0] if isinstance(found, tuple) else found

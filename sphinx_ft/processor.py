@@ -37,13 +37,13 @@ class SphinxProcessor(ProcessorMixin):
         Args:
             tokenizer: of the language model.
             config: of the model.
-            template: a name that ``load_template`` knows; None for the tokenizer's own, or plain without one.
+            template: a name that ``load_template`` knows; None for the tokenizer's own, or ``sphinx``.
 
         Raises:
             UserError: the template is unknown, or the tokenizer does not go with it.
         """
         super().__init__(tokenizer, chat_template=tokenizer.chat_template)
-        self.template = template or ("chat" if tokenizer.chat_template else "plain")
+        self.template = template or ("chat" if tokenizer.chat_template else "sphinx")
         self.config = config
         self._texts = load_template(self.template, tokenizer)
         self._encoder = Encoder(tokenizer)
@@ -154,7 +154,9 @@ class SphinxProcessor(ProcessorMixin):
         """What is saved beside tokenizer and model."""
         return {"processor_class": type(self).__name__, "template": self.template}
 
-    def save_pretrained(self, save_directory: Any, **options: Any) -> Any:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: Any, **options: Any
+    ) -> Any:
         """Write tokenizer, template and, where it is not there yet, the model's settings."""
         found = super().save_pretrained(save_directory, **options)
         if not (Path(save_directory) / "config.json").is_file():

@@ -17,12 +17,12 @@ from sphinx_ft.encoders.base import EncoderConfig
 from sphinx_ft.tokens import TokenConfig
 from sphinx_ft.views import ViewConfig
 
-_QFORMER = {"kind": "qformer", "queries": 32}
-_CLIP = {"kind": "clip"}
-_DINOV2 = {"kind": "dinov2"}
-_SMALL_CONVNEXT = {"kind": "convnext", "input_size": 256, "alignment": "repeat"}
+_QFORMER: dict[str, Any] = {"kind": "qformer", "queries": 32}
+_CLIP: dict[str, Any] = {"kind": "clip"}
+_DINOV2: dict[str, Any] = {"kind": "dinov2"}
+_SMALL_CONVNEXT: dict[str, Any] = {"kind": "convnext", "input_size": 256, "alignment": "repeat"}
 """Fed with the other encoders' views of 224 pixels, enlarged."""
-_LARGE_CONVNEXT = {"kind": "convnext", "view_size": 512}
+_LARGE_CONVNEXT: dict[str, Any] = {"kind": "convnext", "view_size": 512}
 """Fed with views of its own."""
 
 _ALL_SMALL = [{**_QFORMER, "dropout": True}, _CLIP, _SMALL_CONVNEXT, _DINOV2]
