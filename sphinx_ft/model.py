@@ -47,6 +47,7 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             for module in language_model.modules():
                 module._is_hf_initialized = True  # type: ignore[assignment]
         self.language_model: Any = language_model
+        self.config.text_config = language_model.config
         self.encoders = EncoderMix(config.encoder_configs, config.view_config, config.token_config.grid)
         self.view_tokens = ViewTokens(
             config.token_config,

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from llama_adapter.errors import UserError
+from sphinx_ft.config import SphinxConfig
 from sphinx_ft.mixing import MixedFeatures
 from sphinx_ft.model import SphinxForConditionalGeneration
 from sphinx_ft.processor import SphinxProcessor
@@ -264,7 +265,13 @@ def test_half_precision_is_that_of_all_parts(tmp_path):
 def test_a_given_language_model_keeps_its_weights():
     donor = tiny_model(seed=5).language_model
     kept = {name: weight.clone() for name, weight in donor.state_dict().items()}
-    model = SphinxForConditionalGeneration(tiny_config(), donor)
+    config = tiny_config()
+    config = SphinxConfig(
+        text_config=donor.config, encoders=config.encoders, views=config.views, tokens=config.tokens
+    )
+    model = SphinxForConditionalGeneration(config, donor)
+    assert model.language_model.config._attn_implementation == "sdpa"
+    assert model.config.text_config is donor.config
     for name, weight in model.language_model.state_dict().items():
         assert torch.equal(weight, kept[name]), name
     assert model.view_tokens.start.std() > 0.1  # initializer_range is 0.3
