@@ -126,6 +126,8 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if not len(tokens) and self.training and torch.is_grad_enabled():
                 inputs_embeds = inputs_embeds + self._nothing()
         kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+        if self.training and hasattr(self.config.text_config, "router_aux_loss_coef"):
+            kwargs.setdefault("output_router_logits", True)  # without it experts are not balanced
         return self.language_model(inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, **kwargs)
 
     def image_tokens(

@@ -44,6 +44,8 @@ class Variant:
     """Settings of ``ViewConfig``."""
     tokens: dict[str, Any] = field(default_factory=dict)
     """Settings of ``TokenConfig``."""
+    balance: float = 0.01
+    """Weight of the load-balancing loss of a mixture of experts, as the original counts it."""
 
 
 def _grid(side: int, cells: int = 0, **others: Any) -> dict[str, Any]:
@@ -62,8 +64,8 @@ VARIANTS = {
     "sphinx-2k": Variant("llama_ens10", "llama-2-13b", _ALL_SMALL, _grid(672, 3)),
     "sphinx-tiny": Variant("llama_ens_light", "tinyllama-1.1b", _LIGHT, _grid(512)),
     "sphinx-tiny-1k": Variant("llama_ens5_light", "tinyllama-1.1b", _LIGHT, _grid(1024, 2)),
-    "sphinx-moe": Variant("mixtral_sparse_ens", "mixtral-8x7b", _ALL_LARGE, _grid(512)),
-    "sphinx-moe-1k": Variant("mixtral_sparse_ens5", "mixtral-8x7b", _ALL_LARGE, _grid(1024, 2)),
+    "sphinx-moe": Variant("mixtral_sparse_ens", "mixtral-8x7b", _ALL_LARGE, _grid(512), balance=0.1),
+    "sphinx-moe-1k": Variant("mixtral_sparse_ens5", "mixtral-8x7b", _ALL_LARGE, _grid(1024, 2), balance=0.01),
     "sphinx-x-tiny": Variant("", "tinyllama-1.1b", _LIGHT, _grid(1024, 2, padding="end"), _SKIPPING),
     "sphinx-x-intern2": Variant("", "internlm2-7b", _LIGHT, _grid(1024, 2, padding="end"), _SKIPPING),
     "sphinx-x-plus": Variant("", "llama-2-13b", _LIGHT, _grid(1024, 2, padding="end"), _SKIPPING),
@@ -103,7 +105,6 @@ BASES: dict[str, dict[str, Any]] = {
         "model_type": "mixtral",
         "max_position_embeddings": 32768,
         "pad_token_id": 0,
-        "router_aux_loss_coef": 0.01,
     },
 }
 """Sizes of language models, where they are not the defaults of transformers."""
@@ -123,15 +124,19 @@ def variant_config(name: str, text_config: PreTrainedConfig | None = None) -> Sp
         raise UserError(f"There is no variant {name!r}. Use one of {sorted(VARIANTS)}.")
     variant = VARIANTS[name]
     return SphinxConfig(
-        text_config=text_config or _base(variant.base),
+        text_config=text_config or _base(variant),
         encoders=[EncoderConfig(**settings) for settings in variant.encoders],
         views=ViewConfig(**variant.views),
         tokens=TokenConfig(**variant.tokens),
     )
 
 
-def _base(name: str) -> PreTrainedConfig:
+def _base(variant: Variant) -> PreTrainedConfig:
     """Settings of a language model."""
-    settings = dict(BASES[name])
-    kind = MixtralConfig if settings.pop("model_type", "llama") == "mixtral" else LlamaConfig
-    return kind(**settings)
+    settings = dict(BASES[variant.base])
+    if settings.pop("model_type", "llama") == "llama":
+        return LlamaConfig(**settings)
+    config = MixtralConfig(**settings)
+    # the original divides by the experts of a token; transformers does not
+    config.router_aux_loss_coef = variant.balance / config.num_experts_per_tok
+    return config

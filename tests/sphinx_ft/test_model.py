@@ -212,6 +212,17 @@ def test_a_batch_of_text_gives_visual_parts_gradients_of_zero():
     assert model.encoders.members["clip"].tower.model.conv1.weight.grad is not None
 
 
+def test_experts_are_balanced_while_training_once():
+    model = tiny_model(mixtral=True)
+    batch = processor_of(model)([WIDE], ["abc"])
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] >= 259, -100)
+    assert getattr(model(**batch, labels=labels), "aux_loss", None) is None
+    plain = model(**batch, labels=labels).loss
+    found = model.train()(**batch, labels=labels)
+    coefficient = model.config.text_config.router_aux_loss_coef
+    torch.testing.assert_close(found.loss, plain + coefficient * found.aux_loss)
+
+
 def test_encoders_can_be_trained():
     model = tiny_model()
     set_trainable(model, "everything")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from llama_adapter.errors import UserError
 from sphinx_ft.mixing import EncoderMix
@@ -32,6 +33,15 @@ def test_settings_survive_json(name, tmp_path):
     assert again.to_dict() == config.to_dict()
     assert again.encoder_configs == config.encoder_configs
     assert again.image_token_id == config.text_config.vocab_size
+
+
+def test_balancing_weights_are_the_published_ones_in_the_terms_of_transformers():
+    """An even load gives 1 in the original and, with two experts for each token, 2 in transformers."""
+    weights = {name: variant_config(name).text_config for name in ("sphinx-moe", "sphinx-moe-1k")}
+    even = load_balancing_loss_func((torch.zeros(64, 8),), 8, 2)
+    assert even == pytest.approx(2)
+    assert even * weights["sphinx-moe"].router_aux_loss_coef == pytest.approx(0.1)
+    assert even * weights["sphinx-moe-1k"].router_aux_loss_coef == pytest.approx(0.01)
 
 
 def test_refuses_unknown_variants():
