@@ -4,11 +4,13 @@ The language model's are transformers' own, under ``text_config``. The other sec
 dataclasses that the parts declare.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
+from transformers.models.auto.configuration_auto import AutoConfig  # the Auto classes load this file early
 
 from llama_adapter.errors import UserError
 from sphinx_ft.encoders.base import EncoderConfig
@@ -52,7 +54,8 @@ class SphinxConfig(PreTrainedConfig):
         """
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**{"model_type": "llama", **text_config})
-        self.text_config: Any = LlamaConfig() if text_config is None else text_config
+        # a copy: what this config sets on its parts must not reach a language model that is there already
+        self.text_config: Any = copy.deepcopy(text_config) or AutoConfig.for_model("llama")
         self.encoders = [asdict(_read(EncoderConfig, one)) for one in encoders]
         self.views = asdict(_read(ViewConfig, views or {}))
         self.tokens = asdict(_read(TokenConfig, tokens or {}))

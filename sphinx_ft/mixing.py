@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llama_adapter.errors import UserError
@@ -61,6 +62,7 @@ class EncoderMix(nn.Module):
         widths = {config.name: self._width(config) for config in configs}
         self.query_widths = {one.name: widths[one.name] for one in configs if one.queries}
         self.mixed_width = sum(widths[one.name] for one in configs if not one.queries)
+        self.train(self.training)  # modules begin in training mode
 
     def train(self, mode: bool = True) -> "EncoderMix":
         """Frozen encoders stay in evaluation mode, but those whose dropout is to be active."""
@@ -118,6 +120,17 @@ class EncoderMix(nn.Module):
             self._elsewhere[config.name] = load_named(config)
         return self._elsewhere[config.name].to(device)
 
+    def move_out(self, folder: Path) -> None:
+        """Write the weights that are part of the model to files of their own, which the configs then name."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for config in self.configs:
+            if config.name in self.members:
+                path = folder / f"{config.name}.safetensors"
+                member: Any = self.members.pop(config.name)
+                save_file({name: weight.contiguous() for name, weight in member.state_dict().items()}, path)
+                config.weights = str(path)
+                self._elsewhere[config.name] = member.requires_grad_(False).eval()
+
     def _encode(
         self,
         config: EncoderConfig,
@@ -153,7 +166,7 @@ def load_named(config: EncoderConfig) -> GridEncoder | QueryEncoder:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"The weights of the encoder {config.name!r} cannot be read from {config.weights!r}: {error}. "
-            "Use a safetensors file, or a folder of them, that save_encoders wrote."
+            "Use a safetensors file, or a folder of them, that move_out wrote."
         ) from error
     return encoder.requires_grad_(False).eval()
 

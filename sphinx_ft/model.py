@@ -9,6 +9,8 @@ pixels, P encoded views, N image tokens of all rows, K of the row that has most.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +35,7 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = SphinxConfig
     main_input_name = "input_ids"
     base_model_prefix = ""
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
@@ -45,6 +47,7 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             for module in language_model.modules():
                 module._is_hf_initialized = True  # type: ignore[assignment]
         self.language_model: Any = language_model
+        self.config.text_config = language_model.config
         self.encoders = EncoderMix(config.encoder_configs, config.view_config, config.token_config.grid)
         self.view_tokens = ViewTokens(
             config.token_config,
@@ -78,7 +81,7 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The language model's."""
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def forward(
+    def forward(  # noqa: PLR0913 - transformers reads from these names what it may pass
         self,
         input_ids: Int[Tensor, "R T"] | None = None,
         pixel_values: Float[Tensor, "I 3 S S"] | None = None,
@@ -87,7 +90,10 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_embeds: Float[Tensor, "R K D"] | None = None,
         image_places: Bool[Tensor, "R T"] | None = None,
         inputs_embeds: Float[Tensor, "R T D"] | None = None,
-        **inputs: Any,
+        attention_mask: Any = None,
+        position_ids: Int[Tensor, "..."] | None = None,
+        logits_to_keep: Any = 0,
+        **kwargs: Any,
     ) -> Any:
         """The language model's output.
 
@@ -100,7 +106,10 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             image_embeds: instead of both, tokens of each row, at the right end of K.
             image_places: where they belong, with ``image_embeds``.
             inputs_embeds: instead of all these, what the language model sees.
-            inputs: what else the language model takes.
+            attention_mask: as the language model takes it.
+            position_ids: of all tokens, those of images included.
+            logits_to_keep: of how many tokens at the end, or of which, logits are made; 0 for all.
+            kwargs: what else the language model takes.
 
         Raises:
             UserError: images and places do not fit.
@@ -116,7 +125,10 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = self._embedded(input_ids, image_places, tokens)
             if not len(tokens) and self.training and torch.is_grad_enabled():
                 inputs_embeds = inputs_embeds + self._nothing()
-        return self.language_model(inputs_embeds=inputs_embeds, **inputs)
+        kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+        if self.training and hasattr(self.config.text_config, "router_aux_loss_coef"):
+            kwargs.setdefault("output_router_logits", True)  # without it experts are not balanced
+        return self.language_model(inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, **kwargs)
 
     def image_tokens(
         self,
@@ -140,13 +152,14 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_embeds: Float[Tensor, "R K D"] | None = None,
         image_places: Bool[Tensor, "R _"] | None = None,
         is_first_iteration: bool = False,
-        **options: Any,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """What ``forward`` takes for the next token: images only where their places are not cached yet."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **options
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
-        if image_places is not None and (is_first_iteration or not options.get("use_cache", True)):
+        if image_places is not None and (is_first_iteration or not kwargs.get("use_cache", True)):
             new = input_ids.shape[1] - image_places.shape[1]
             places = nn.functional.pad(image_places, (0, new))
             inputs["image_places"] = places[:, -inputs["input_ids"].shape[1] :]
@@ -154,7 +167,7 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return inputs
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]
         self,
         input_ids: Int[Tensor, "R _"],
         pixel_values: Float[Tensor, "I 3 S S"] | None = None,
@@ -173,7 +186,25 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             options |= {"image_places": places, "image_embeds": _by_row(tokens, places)}
             pad = self.generation_config.pad_token_id
             input_ids = input_ids.masked_fill(places, 0 if pad is None else pad)
-        return super().generate(input_ids=input_ids, **options)
+        parent: Any = super()
+        return parent.generate(input_ids=input_ids, **options)
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """The model of a folder, as transformers loads it, its encoders frozen."""
+        found = super().from_pretrained(*arguments, **options)
+        model: Any = found[0] if isinstance(found, tuple) else found
+        model.encoders.requires_grad_(False)
+        return found
+
+    def name_encoders(self, folder: str | Path) -> None:
+        """Move the encoders' weights to files of their own, which the settings then name.
+
+        Args:
+            folder: gets one file for each encoder; models saved from now on leave them out.
+        """
+        self.encoders.move_out(Path(folder))
+        self.config.encoders = [asdict(one) for one in self.encoders.configs]
 
     def _encoded(
         self,

@@ -11,7 +11,7 @@ Dimensions: I images, P views that are cut out, S side of the square, v side of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
@@ -42,7 +42,7 @@ class ViewConfig:
     padding: Literal["centred", "end"] = "centred"
     """Where the picture lies: in the middle, as the released models have it, or at the left and top, as
     SPHINX-X pads. With ``centred`` no cell of a 2x2 grid is ever padding alone."""
-    colour: Sequence[int] = (122, 116, 104)
+    colour: Sequence[int] = field(default_factory=lambda: [122, 116, 104])
     """Of the padding, red, green, blue: CLIP's mean, rounded down."""
     half_resize: bool = True
     """Whether squares are cast to half precision before they are resized, as the published code does."""

@@ -81,7 +81,7 @@ class ImageConditionedProcessor(ProcessorMixin):
             UserError: images do not go with the texts, or one cannot be read, or an option is unknown.
         """
         texts = [text] if isinstance(text, str) else list(text or [])
-        rows = _by_row(images, len(texts))
+        rows = images_by_row(images, len(texts))
         side = options.pop("padding_side", "left")
         special = options.pop("add_special_tokens", self._texts.add_special_tokens)
         if options.pop("return_tensors", "pt") != "pt" or options.pop("padding", True) is not True or options:
@@ -242,7 +242,7 @@ class ImageConditionedProcessor(ProcessorMixin):
         }
 
 
-def _by_row(images: Any, rows: int) -> list[list[Any]]:
+def images_by_row(images: Any, rows: int) -> list[list[Any]]:
     """The images of each row.
 
     Raises:

@@ -58,7 +58,8 @@ class _Embeddings(Dinov2Embeddings):
         """The table for an input of that many pixels."""
         table = self.position_embeddings
         side = round((table.shape[1] - 1) ** 0.5)
-        rows, columns = height // self.config.patch_size, width // self.config.patch_size
+        patch_height, patch_width = self.patch_embeddings.patch_size
+        rows, columns = height // patch_height, width // patch_width
         if (rows, columns) == (side, side):
             return table
         places = table[:, 1:].float().mT.unflatten(2, (side, side))

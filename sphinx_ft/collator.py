@@ -1,0 +1,68 @@
+"""Puts images into batches of text rows: their tokens' places, padded squares, useful views.
+
+A collator around the core's. A row's images are the files in its list of media. Labels keep their tokens;
+image tokens have none. So a loss over labelled positions has the released alignment: the last image token
+predicts the first token of the text. Features that were computed before are not known here.
+
+Dimensions: I images of the batch, V views, S side of the padded square in pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sphinx_ft.config import SphinxConfig
+from sphinx_ft.pictures import load_squares
+from sphinx_ft.placement import PlacementRule, place_images, place_labels
+
+
+class SphinxCollator:
+    """Adds ``pixel_values`` (I, 3, S, S) and ``useful_views`` (I, V) to what another collator makes.
+
+    Args:
+        collate: makes a batch of rows that have their image tokens.
+        config: of the model.
+        bos_token_id: the token that begins texts, if one does.
+        column: the row's list of image files.
+    """
+
+    def __init__(
+        self,
+        collate: Callable[[Sequence[dict[str, Any]]], dict[str, Any]],
+        config: SphinxConfig,
+        bos_token_id: int | None,
+        column: str = "media",
+    ) -> None:
+        self.collate, self.config, self.column = collate, config, column
+        self.rule = PlacementRule(
+            image_token_id=config.image_token_id, places=config.image_places, bos_token_id=bos_token_id
+        )
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Build one batch.
+
+        Args:
+            rows: with ``input_ids``, ``labels`` and, in ``column``, files of images.
+
+        Returns:
+            The inner collator's batch without ``column``; where a row has images also their pixels.
+
+        Raises:
+            UserError: a file is no image, or a text has not one placeholder for each.
+        """
+        files = [list(row.get(self.column) or []) for row in rows]
+        squares, useful = load_squares([file for own in files for file in own], self.config.view_config)
+        lengths = iter(self.config.layout.lengths(useful).tolist())
+        batch = self.collate(
+            [self._row(row, [next(lengths) for _ in own]) for row, own in zip(rows, files, strict=True)]
+        )
+        batch.pop(self.column, None)
+        return {**batch, "pixel_values": squares, "useful_views": useful} if len(squares) else batch
+
+    def _row(self, row: dict[str, Any], lengths: Sequence[int]) -> dict[str, Any]:
+        """A row with its image tokens."""
+        tokens, labels = row["input_ids"], row["labels"]
+        return {
+            **row,
+            "input_ids": place_images(tokens, lengths, self.rule),
+            "labels": place_labels(tokens, labels, lengths, self.rule),
+        }
