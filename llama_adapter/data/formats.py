@@ -148,6 +148,15 @@ def read_conversations(row: Row, record_id: str) -> Parsed:
     return parsed
 
 
+@register_format("accessory", "conversations")
+def read_accessory(row: Row, record_id: str) -> Parsed:
+    """A record of LLaMA2-Accessory: a dialog, whose values may be numbers with blanks around, or another."""
+    if "conversations" not in row:
+        return detect_format(row, "the record").read(row, record_id)
+    items = [{**item, "value": str(item.get("value", "")).strip()} for item in list_of(row, "conversations")]
+    return read_conversations({**row, "conversations": items}, record_id)
+
+
 @register_format("messages", "messages")
 def read_messages(row: Row, record_id: str) -> Parsed:
     """``messages``: a list of ``{"role": ..., "content": ...}``, images inside them or beside."""
