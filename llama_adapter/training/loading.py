@@ -269,6 +269,7 @@ def _check_has_length(rows: Any, args: TrainingConfig) -> None:
     if _is_streamed(rows):
         raise UserError(
             f"batching={args.batching!r} with epoch_parts={args.epoch_parts} and types={args.types!r}, or "
-            f"groups for records with and without images, plan an epoch from all rows, and {type(rows).__name__} is "
-            "streamed. Set batching=rows and none of the others, or streaming=false for the training sources."
+            "groups for records with and without images, plan an epoch from all rows, and "
+            f"{type(rows).__name__} is streamed. Set batching=rows and none of the others, or "
+            "streaming=false for the training sources."
         )
