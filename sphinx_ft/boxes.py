@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from llama_adapter.errors import UserError
 from sphinx_ft.views import Box, Placement, Size, ViewConfig, place
 
 Point: TypeAlias = tuple[float, float]
@@ -35,6 +36,23 @@ class Mark:
     def is_box(self) -> bool:
         """Whether it is a box."""
         return len(self.place) == 4
+
+
+def padded_as(padding: str, grid: str) -> ViewConfig:
+    """How pictures are padded, from what users say.
+
+    Args:
+        padding: centred or end.
+        grid: rows and columns of sub-images, such as 2x2.
+
+    Raises:
+        UserError: the grid is no grid.
+    """
+    rows, _, columns = grid.partition("x")
+    if not (rows.isdigit() and columns.isdigit() and int(rows) and int(columns)):
+        raise UserError(f"grid is {grid!r}. Use rows x columns of sub-images, such as 2x2.")
+    size = int(rows) * int(columns)
+    return ViewConfig(image_size=size, rows=int(rows), columns=int(columns), padding=padding)  # type: ignore[arg-type]
 
 
 def write(numbers: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ from llama_adapter.data.fields import Parsed, Row, list_of, listed, optional_tex
 from llama_adapter.data.formats import images_of
 from llama_adapter.data.records import RecordProblem, Turn
 from llama_adapter.errors import UserError
-from sphinx_ft.boxes import from_pixels, to_square, write
+from sphinx_ft.boxes import from_pixels, padded_as, to_square, write
 from sphinx_ft.views import ViewConfig, place
 
 Parts = tuple[dict[str, str], str]
@@ -163,9 +163,7 @@ def plan_task(settings: Mapping[str, Any], own: str | None) -> dict[str, Any]:
     name = settings["name"]
     if name not in TASKS:
         raise UserError(f"task.name is {name!r}. Use one of: {', '.join(TASKS)}.")
-    rows, _, columns = str(settings["grid"]).partition("x")
-    if not (rows.isdigit() and columns.isdigit()):
-        raise UserError(f"task.grid is {settings['grid']!r}. Use rows x columns of sub-images, such as 2x2.")
+    padded_as(settings["padding"], settings["grid"])
     text = (Path(__file__).parent / "instructions.yaml").read_text(encoding="utf-8") if own is None else own
     try:
         texts = yaml.safe_load(text)
@@ -179,7 +177,7 @@ def plan_task(settings: Mapping[str, Any], own: str | None) -> dict[str, Any]:
             f"The instructions of {name!r} are {str(chosen)[:60]!r} in {settings['instructions']!r}. "
             f"Use a list of texts under the key {name}."
         )
-    return {**settings, "grid": [int(rows), int(columns)], "texts": chosen, "version": 1}
+    return {**settings, "texts": chosen, "version": 1}
 
 
 def task_reader(plan: Mapping[str, Any]) -> Callable[[Row, str], Parsed]:
@@ -188,8 +186,7 @@ def task_reader(plan: Mapping[str, Any]) -> Callable[[Row, str], Parsed]:
     Args:
         plan: of ``plan_task``.
     """
-    rows, columns = plan["grid"]
-    views = ViewConfig(image_size=rows * columns, rows=rows, columns=columns, padding=plan["padding"])
+    views = padded_as(plan["padding"], plan["grid"])
     parts, texts = TASKS[plan["name"]], plan["texts"]
 
     def read(row: Row, record_id: str) -> Parsed:

@@ -146,7 +146,7 @@ def test_a_mixture_of_tasks_is_one_data_set(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"name": "vqu"}, "task.name is 'vqu'"), ({"name": "vqa", "grid": "two"}, "task.grid is 'two'")],
+    [({"name": "vqu"}, "task.name is 'vqu'"), ({"name": "vqa", "grid": "two"}, "grid is 'two'")],
 )
 def test_settings_that_mean_nothing(read, settings, message):
     with pytest.raises(UserError, match=message):
