@@ -191,7 +191,7 @@ def task_reader(plan: Mapping[str, Any]) -> Callable[[Row, str], Parsed]:
 
     def read(row: Row, record_id: str) -> Parsed:
         held, answer = parts(row, Places(row, plan["boxes"], views))
-        asked = texts[zlib.crc32(record_id.encode("utf-8", "replace")) % len(texts)]
+        asked = texts[zlib.crc32(f"{record_id} {answer}".encode("utf-8", "replace")) % len(texts)]
         for name, value in held.items():
             asked = asked.replace(f"{{{name}}}", value)
         return Parsed([Turn("user", asked), Turn("assistant", answer)], images_of(row))
