@@ -39,7 +39,7 @@ COLOURS = {
     "black": (28, 28, 28),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-LETTERS = "ACEHKMRX"
+LETTERS = "AEKOTX"
 DIGITS = "0123456789"
 FINE = 8
 """Shapes are drawn so many times larger, and reduced."""
@@ -64,7 +64,8 @@ class Drawing:
     ratios: list[int] = field(default_factory=lambda: [2, 3])
     """Width over height, picture by picture."""
     mark: int = 16
-    """Height of a mark in pixels. What an encoder sees of it is mark * view side * grid / width."""
+    """Height of a shape in pixels; letters are half as high again. An encoder sees
+    mark * view side * grid / width of it."""
     seed: int = 0
     """Of all choices."""
 
@@ -111,7 +112,7 @@ def _card_box(
     place: int, width: int, height: int, mark: int, chance: random.Random
 ) -> tuple[int, int, int, int]:
     """A card in its third of the picture, of about four marks by three."""
-    across, down = mark * chance.randint(36, 50) // 10, mark * chance.randint(28, 40) // 10
+    across, down = mark * chance.randint(42, 56) // 10, mark * chance.randint(28, 40) // 10
     third = width // 3
     left = place * third + chance.randint(4, third - across - 4)
     top = chance.randint(4, height - down - 4)
@@ -125,16 +126,22 @@ def _draw_mark(
     """A mark somewhere on its card."""
     from PIL import ImageDraw, ImageFont
 
-    wide = mark if domain == "marks" else mark * 2
+    high, wide = (mark, mark) if domain == "marks" else (_letters(mark), _letters(mark) * 2)
     left = chance.randint(box[0] + 4, max(box[2] - wide - 4, box[0] + 4))
-    top = chance.randint(box[1] + 4, max(box[3] - mark - 4, box[1] + 4))
+    top = chance.randint(box[1] + 4, max(box[3] - high - 4, box[1] + 4))
     if domain == "codes":
-        font = ImageFont.load_default(mark * 1.37)  # digits are as high as the mark
+        font = ImageFont.load_default(high * 1.37)  # digits are then so high
         pen = ImageDraw.Draw(picture)
-        pen.text((left, top + mark), "".join(name), fill=(30, 30, 40), font=font, anchor="ls")
+        at = (left + 1, top + high)
+        pen.text(at, "".join(name), fill=(30, 30, 40), font=font, anchor="ls", stroke_width=1)
         return
     shape = _shape_mask(name[1], mark)
     picture.paste(COLOURS[name[0]], (left, top), shape)
+
+
+def _letters(mark: int) -> int:
+    """Height of letters: their strokes are thin, so they are larger than shapes."""
+    return mark * 3 // 2
 
 
 def _shape_mask(shape: str, mark: int) -> "Image":

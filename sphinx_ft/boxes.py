@@ -98,12 +98,12 @@ def to_picture(place_: Box | Point, placement: Placement) -> Box | Point:
 
 def to_pixels(place_: Box | Point, size: Size) -> Box | Point:
     """From shares of a picture to its pixels."""
-    return _like(place_, _scaled(corners(place_), WHOLE, (0.0, 0.0, *map(float, size))))
+    return _like(place_, _scaled(corners(place_), WHOLE, (0.0, 0.0, float(size[0]), float(size[1]))))
 
 
 def from_pixels(place_: Box | Point, size: Size) -> Box | Point:
     """From pixels of a picture to its shares."""
-    return _like(place_, _scaled(corners(place_), (0.0, 0.0, *map(float, size)), WHOLE))
+    return _like(place_, _scaled(corners(place_), (0.0, 0.0, float(size[0]), float(size[1])), WHOLE))
 
 
 def to_view(place_: Box | Point, view: Box) -> Box | Point:

@@ -92,7 +92,7 @@ def test_unknown_verb_suggests_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert "'trian' is not a verb. Did you mean 'train'?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
-    verbs = "demo, train, generate, generate-image, convert, merge, mix, validate-data, plan, evaluate, cache"
+    verbs = "demo, train, generate, generate-image, convert, merge, draw, mix, validate-data, plan, evaluate, cache"
     assert f"Use one of: {verbs}." in capsys.readouterr().err
 
 

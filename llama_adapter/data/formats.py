@@ -150,9 +150,10 @@ def read_conversations(row: Row, record_id: str) -> Parsed:
 
 @register_format("accessory", "conversations")
 def read_accessory(row: Row, record_id: str) -> Parsed:
-    """A record of LLaMA2-Accessory: a dialog, whose values may be numbers with blanks around, or another."""
+    """A record of LLaMA2-Accessory: values of dialogs may be numbers, inputs of blanks are none."""
     if "conversations" not in row:
-        return detect_format(row, "the record").read(row, record_id)
+        without = {name: value for name, value in row.items() if name != "input" or str(value).strip()}
+        return detect_format(without, "the record").read(without, record_id)
     items = [{**item, "value": str(item.get("value", "")).strip()} for item in list_of(row, "conversations")]
     return read_conversations({**row, "conversations": items}, record_id)
 

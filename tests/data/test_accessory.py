@@ -1,12 +1,18 @@
 """LLaMA2-Accessory's lists of data are read as they are."""
 
+import json
 import random
 
 import pytest
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
-from llama_adapter.data import DataConfig, SourceConfig, build_datasets
+from llama_adapter.data import DataConfig, Encoder, SourceConfig, build_datasets, load_template
 from llama_adapter.data.accessory import expand_sources
+from llama_adapter.data.encoding import IGNORE, answer_labels
+from llama_adapter.data.formats import read_accessory
 from llama_adapter.errors import UserError
+from tests.sphinx_ft.golden_cases import GOLDEN
 
 DIALOG = [
     {
@@ -59,6 +65,25 @@ def test_a_list_is_a_source_like_any_other(listed, byte_level, tmp_path):
 def test_settings_of_the_list_go_to_its_files(listed):
     (first, *_) = expand_sources([SourceConfig(path=str(listed), rows=":3", media_name="{id}.jpg")])
     assert (first.rows, first.media_name, first.type) == (":3", "{id}.jpg", "image_text")
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_single_turns_are_those_of_the_released_code(number, tmp_path):
+    """Prompt, tokens and labels, the end token included; shortest first there."""
+    tensors = load_file(GOLDEN / "sphinx_dialog_sampler_lr.safetensors")
+    facts = json.loads((GOLDEN / "sphinx_dialog_sampler_lr.json").read_text())["facts"]["alpaca"][number]
+    (tmp_path / "tokenizer.model").write_bytes(tensors["in/spm_model_bytes"].numpy().tobytes())
+    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    template, turns = load_template("alpaca", tokenizer), read_accessory(facts["item"], "x").turns
+    assert template.render_prompt(turns[:-1]) == facts["prompt"]
+    rendered = template.render(turns)
+    (found,) = Encoder(tokenizer).encode([rendered], template.add_special_tokens)
+    labels = [0 if label == IGNORE else label for label in answer_labels(found, rendered.answers)]
+    rest = [0] * (200 - len(labels))
+    assert found.ids + rest == tensors[f"out/alpaca{number}.input_ids"].tolist()
+    assert labels + rest == tensors[f"out/alpaca{number}.labels"].tolist()
 
 
 @pytest.mark.parametrize(
