@@ -33,25 +33,29 @@ def rows_with_media(rows: Any) -> Bool[np.ndarray, " N"]:
     return np.array([bool(rows[at].get("media")) for at in range(len(rows))], dtype=bool)
 
 
-def row_types(rows: datasets.Dataset) -> Int[np.ndarray, " N"]:
-    """What every row counts as, numbered by name; rows without types are all of one.
+def row_types(rows: Any) -> Int[np.ndarray, " N"]:
+    """What every row counts as, numbered by name.
 
     Args:
         rows: as ``build_datasets`` makes them.
+
+    Raises:
+        UserError: the rows have no types.
     """
     if not isinstance(rows, datasets.Dataset) or "type" not in rows.column_names:
-        return np.zeros(len(rows), dtype=np.int64)
+        raise UserError(
+            f"training.types keeps types apart, but the {len(rows)} rows have none. Give sources under "
+            "data.train a type or a task, or set types=mixed."
+        )
     return np.unique(rows.select_columns(["type"]).with_format("numpy")[:]["type"], return_inverse=True)[1]
 
 
 def row_characters(rows: datasets.Dataset) -> Int[np.ndarray, " N"]:
-    """Characters of every row's record; without such a column, tokens.
+    """Characters of every row's record.
 
     Args:
-        rows: as ``build_datasets`` makes them.
+        rows: as ``build_datasets`` makes them where sources have types.
     """
-    if not isinstance(rows, datasets.Dataset) or "characters" not in rows.column_names:
-        return row_lengths(rows)
     return np.asarray(
         rows.select_columns(["characters"]).with_format("numpy")[:]["characters"], dtype=np.int64
     )

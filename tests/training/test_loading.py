@@ -332,3 +332,10 @@ def test_types_never_share_a_step_and_a_resumed_run_goes_on(trainer, records, ty
 def test_published_order_has_a_fixed_number_of_rows(trainer, records):
     with pytest.raises(UserError, match="types='published'.*batching is 'tokens'"):
         trainer(train=typed(records(4)), types="published", batching="tokens")
+
+
+@pytest.mark.parametrize("types", ["apart", "published"])
+def test_types_must_be_there(trainer, records, types):
+    made = trainer(train=records(4), types=types)
+    with pytest.raises(UserError, match="the 4 rows have none. Give sources"):
+        made.train()
