@@ -2,7 +2,7 @@
 
 Command:   python examples/drawn_small_marks.py --output data/small_marks
 Hardware:  1 CPU core
-Time:      half a minute for 2 x 600 pictures
+Time:      15 seconds for 2 x 600 pictures
 Expected:  data/small_marks/DOMAIN/{train,val,test}_{vqa,grounding}.jsonl, and the pictures beside them
 
 Every picture holds three cards, at the left, in the middle and at the right, which look alike from afar; a
