@@ -61,6 +61,7 @@ VERBS = (
         "llama_adapter.checkpoints.merge:merge",
         "fold an adapter without prompts into a plain model",
     ),
+    Verb("draw", "sphinx_ft.draw:draw", "boxes and points of answers, drawn into their pictures"),
     Verb("mix", "sphinx_ft.weight_mix.run:mix", "the weighted mean of models that are built alike"),
     Verb(
         "validate-data",

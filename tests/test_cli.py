@@ -92,8 +92,8 @@ def test_unknown_verb_suggests_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert "'trian' is not a verb. Did you mean 'train'?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2
-    verbs = "demo, train, generate, generate-image, convert, merge, mix, validate-data, plan, evaluate, cache"
-    assert f"Use one of: {verbs}." in capsys.readouterr().err
+    verbs = "demo, train, generate, generate-image, convert, merge, draw, mix, validate-data, plan, evaluate"
+    assert f"Use one of: {verbs}, cache." in capsys.readouterr().err
 
 
 def test_third_party_verbs_run_with_options(third_party, capsys):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,14 +19,18 @@ from filelock import FileLock
 from rich.console import Group
 from transformers import PreTrainedTokenizerBase
 
+from llama_adapter.data.accessory import expand_sources
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
 from llama_adapter.data.images import image_problem
 from llama_adapter.data.prepare import ROW_FEATURES, Preparer
 from llama_adapter.data.report import BAD, KEPT, TRUNCATED, Report
-from llama_adapter.data.sources import load_records, source_plans, stream_records
+from llama_adapter.data.sources import RECORD_FEATURES, load_records, source_plans, stream_records
 from llama_adapter.data.templates import load_template
 from llama_adapter.errors import UserError
+
+TYPE_FEATURES = {name: RECORD_FEATURES[name] for name in ("type", "characters")}
+"""What a row keeps of its record."""
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,8 @@ class _Source:
 
     def _columns(self) -> list[str]:
         """The columns that training sees."""
-        return ["input_ids", "labels", "record_id", *(["media"] if self.data.attaches_media else [])]
+        media = ["media"] if self.data.attaches_media else []
+        return ["input_ids", "labels", "record_id", *media, *(TYPE_FEATURES if self.data.has_types else [])]
 
     def _stored(self, plans: list[str]) -> datasets.Dataset:
         """Read and prepare into memory-mapped tables, or open the ones that exist."""
@@ -96,8 +101,8 @@ class _Source:
                 self.preparer,
                 batched=True,
                 batch_size=256,
-                remove_columns=records.column_names,
-                features=ROW_FEATURES,
+                remove_columns=[name for name in records.column_names if name not in TYPE_FEATURES],
+                features=datasets.Features({**ROW_FEATURES, **TYPE_FEATURES}),
                 new_fingerprint=key,
                 cache_file_name=str(folder / f"rows-{key}.arrow"),
                 desc=f"Tokenizing {Path(self.config.path).name}",
@@ -167,7 +172,11 @@ class _Source:
     def _streamed(self, plans: list[str]) -> datasets.IterableDataset:
         """Prepare while reading."""
         rows = stream_records(plans).map(
-            self.preparer, batched=True, batch_size=256, remove_columns=["turns"], features=ROW_FEATURES
+            self.preparer,
+            batched=True,
+            batch_size=256,
+            remove_columns=["turns"],
+            features=datasets.Features({**ROW_FEATURES, **TYPE_FEATURES}),
         )
         return rows.filter(self._usable).select_columns(self._columns())
 
@@ -243,6 +252,7 @@ def build_datasets(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Da
         UserError: a source is missing or of unknown format, a record is bad (unless they are skipped), or
             nothing is left.
     """
+    config = replace(config, train=expand_sources(config.train), evaluation=expand_sources(config.evaluation))
     preparer = Preparer(load_template(config.template, tokenizer), Encoder(tokenizer), config)
     train, train_report = _split(config.train, preparer, config, "training")
     evaluation, evaluation_report = _split(config.evaluation, preparer, config, "evaluation")

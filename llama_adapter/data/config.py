@@ -47,15 +47,37 @@ class JoinConfig:
 
 
 @dataclass(kw_only=True)
+class TaskConfig:
+    """A task type whose records become an instruction and an answer, boxes and points in words included."""
+
+    name: str
+    """vqa, caption, region, grounding, ocr, layout, pose, detection or text: see docs/sphinx-data.md."""
+    boxes: Literal["pixels", "pixels_xywh", "picture", "square"] = "pixels"
+    """What numbers in the records are: pixels (of boxes left, top, right, bottom; or left, top, width,
+    height), shares of the picture, or already shares of the padded square, which the model is taught."""
+    padding: Literal["centred", "end"] = "centred"
+    """Where the model's padding leaves a picture in its square: in the middle, or at the left and top."""
+    grid: str = "1x1"
+    """Rows and columns of the model's sub-images; the square is another one only where they differ."""
+    instructions: str | None = None
+    """YAML file with instructions of your own, name: list of texts; else those of the package."""
+
+
+@dataclass(kw_only=True)
 class SourceConfig:
     """One file, folder or hub data set."""
 
     path: str
     """A JSON, JSONL, Parquet, CSV or TSV file, a folder of such files, a folder written by ``save_to_disk``,
-    or the name of a data set on the hub such as ``tatsu-lab/alpaca``."""
+    or the name of a data set on the hub such as ``tatsu-lab/alpaca``. A YAML file with a list META is one of
+    LLaMA2-Accessory: its files become sources that share the other settings."""
     format: str = "auto"
     """How one record is laid out: alpaca, sharegpt, llava, messages, prompt_completion, captions, karpathy,
-    scienceqa, vqa; auto looks at the columns."""
+    scienceqa, vqa, accessory; auto looks at the columns."""
+    task: TaskConfig | None = None
+    """The task type of its records, which then says how they are laid out, in place of ``format``."""
+    type: str | None = None
+    """What its records count as with ``training.types``; left out, the task's name, or none."""
     split: str = "train"
     """Which split of a hub or saved data set to read; plain files have none."""
     subset: str | None = None
@@ -63,8 +85,12 @@ class SourceConfig:
     weight: float | None = None
     """Share of this source in a mixture, relative to the other weights. Give it for all sources or for none;
     with none every record occurs exactly once an epoch."""
+    ratio: float | None = None
+    """Use a random part of each file's records, below 1, drawn as LLaMA2-Accessory draws it."""
     rows: str | None = None
     """Which records to use, as ``start:stop`` counted from 0 over the whole source, after ``only``."""
+    container: str | None = None
+    """Read files as if their names ended so, such as ``.tsv``."""
     records: str | None = None
     """In a JSON file that is one object: the key of its records, or ``*`` if its values are the records."""
     only: dict[str, list[str]] = field(default_factory=dict)
@@ -91,6 +117,18 @@ class SourceConfig:
             raise UserError(
                 f"weight is {self.weight} for {self.path!r}. Use a positive number, or leave the source out."
             )
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise UserError(f"ratio is {self.ratio} for {self.path!r}. Use a share above 0, up to 1.")
+        if self.task is not None and self.format != "auto":
+            raise UserError(
+                f"format is {self.format!r} and task {self.task.name!r} for {self.path!r}. Use one of them: "
+                "a task says how its records are laid out."
+            )
+
+    @property
+    def batch_type(self) -> str:
+        """What its records count as."""
+        return self.type or (self.task.name if self.task else "")
 
 
 @dataclass(kw_only=True)
@@ -132,6 +170,11 @@ class DataConfig:
     """Where prepared data are kept; the default is the cache of the ``datasets`` library."""
     seed: int = 0
     """Seed of the mixture's order and of streamed shuffling."""
+
+    @property
+    def has_types(self) -> bool:
+        """Whether rows say what they count as, and how many characters they have."""
+        return any(source.batch_type for source in self.train)
 
     @property
     def attaches_media(self) -> bool:

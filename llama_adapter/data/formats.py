@@ -148,6 +148,16 @@ def read_conversations(row: Row, record_id: str) -> Parsed:
     return parsed
 
 
+@register_format("accessory", "conversations")
+def read_accessory(row: Row, record_id: str) -> Parsed:
+    """A record of LLaMA2-Accessory: values of dialogs may be numbers, inputs of blanks are none."""
+    if "conversations" not in row:
+        without = {name: value for name, value in row.items() if name != "input" or str(value).strip()}
+        return detect_format(without, "the record").read(without, record_id)
+    items = [{**item, "value": str(item.get("value", "")).strip()} for item in list_of(row, "conversations")]
+    return read_conversations({**row, "conversations": items}, record_id)
+
+
 @register_format("messages", "messages")
 def read_messages(row: Row, record_id: str) -> Parsed:
     """``messages``: a list of ``{"role": ..., "content": ...}``, images inside them or beside."""

@@ -33,6 +33,34 @@ def rows_with_media(rows: Any) -> Bool[np.ndarray, " N"]:
     return np.array([bool(rows[at].get("media")) for at in range(len(rows))], dtype=bool)
 
 
+def row_types(rows: Any) -> Int[np.ndarray, " N"]:
+    """What every row counts as, numbered by name.
+
+    Args:
+        rows: as ``build_datasets`` makes them.
+
+    Raises:
+        UserError: the rows have no types.
+    """
+    if not isinstance(rows, datasets.Dataset) or "type" not in rows.column_names:
+        raise UserError(
+            f"training.types keeps types apart, but the {len(rows)} rows have none. Give sources under "
+            "data.train a type or a task, or set types=mixed."
+        )
+    return np.unique(rows.select_columns(["type"]).with_format("numpy")[:]["type"], return_inverse=True)[1]
+
+
+def row_characters(rows: datasets.Dataset) -> Int[np.ndarray, " N"]:
+    """Characters of every row's record.
+
+    Args:
+        rows: as ``build_datasets`` makes them where sources have types.
+    """
+    return np.asarray(
+        rows.select_columns(["characters"]).with_format("numpy")[:]["characters"], dtype=np.int64
+    )
+
+
 def row_lengths(rows: Any) -> Lengths:
     """Tokens of every row of a data set.
 

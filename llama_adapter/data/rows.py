@@ -6,6 +6,7 @@ meaning is known here.
 """
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,20 @@ def chosen_rows(
             continue
         for number, entry in enumerate(row[each], start=1):
             yield RawRow(f"{raw.record_id}.{number}", row=row | {each: entry})
+
+
+def sampled_rows(rows: Iterable[RawRow], ratio: float | None) -> Iterator[RawRow]:
+    """A random part of the rows, drawn with the published seed; in the order of drawing.
+
+    Args:
+        rows: all of a file, which are then held in memory.
+        ratio: which share of them; None leaves all, as they come.
+
+    Yields:
+        Rows.
+    """
+    if ratio is None:
+        yield from rows
+        return
+    held = list(rows)
+    yield from random.Random(0).sample(held, int(len(held) * ratio))

@@ -17,12 +17,13 @@ import datasets
 
 from llama_adapter.data.config import SourceConfig, parse_rows
 from llama_adapter.data.containers import CONTAINERS
-from llama_adapter.data.formats import FORMATS, detect_format, named_format, read_record, rename
+from llama_adapter.data.formats import FORMATS, Format, detect_format, named_format, read_record, rename
 from llama_adapter.data.records import RawRow, RecordProblem
-from llama_adapter.data.rows import chosen_rows, joined_rows, read_json_object, with_image_names
+from llama_adapter.data.rows import chosen_rows, joined_rows, read_json_object, sampled_rows, with_image_names
+from llama_adapter.data.tasks import plan_task, task_format
 from llama_adapter.errors import UserError
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Part of every plan: raise it when a reader's output changes, so that no old cache is used."""
 DETECTION_ROWS = 100
 """How many records of a file are looked at to find its columns."""
@@ -38,9 +39,12 @@ RECORD_FEATURES = datasets.Features(
         "turns": datasets.List(TURN),
         "media": datasets.List(datasets.Value("string")),
         "problem": datasets.Value("string"),
+        "type": datasets.Value("string"),
+        "characters": datasets.Value("int32"),
     }
 )
-"""The canonical record as a table; ``problem`` is empty for usable records."""
+"""The canonical record as a table; ``problem`` is empty for usable records. ``type`` is what a record counts
+as when batches are made, ``characters`` how long its turns are."""
 
 
 def _folder_files(folder: Path) -> list[Path]:
@@ -115,9 +119,10 @@ def _file_entries(config: SourceConfig, path: Path) -> list[dict[str, Any]]:
     if path.is_dir():
         folder = config.path.rstrip("/")
         return [_file_entry(file, f"{folder}/{file.relative_to(path)}") for file in _folder_files(path)]
-    if path.suffix.lower() not in CONTAINERS:
+    suffix = config.container or path.suffix.lower()
+    if suffix not in CONTAINERS:
         suffixes = ", ".join(CONTAINERS)
-        raise UserError(f"{config.path!r} ends in {path.suffix!r}. Use a file that ends in {suffixes}.")
+        raise UserError(f"{config.path!r} ends in {suffix!r}. Use a file that ends in {suffixes}.")
     return [_file_entry(path, config.path)]
 
 
@@ -169,7 +174,8 @@ def _entry_rows(entry: dict[str, Any]) -> Iterator[RawRow]:
         yield from read_json_object(Path(entry["path"]), entry["name"], entry["records"])
         return
     if entry["kind"] == "file":
-        yield from CONTAINERS[Path(entry["path"]).suffix.lower()](Path(entry["path"]), entry["name"])
+        path = Path(entry["path"])
+        yield from CONTAINERS[entry.get("container") or path.suffix.lower()](path, entry["name"])
         return
     data = _load_hub(entry) if entry["kind"] == "hub" else _load_saved(entry)
     for column, feature in (data.features or {}).items():
@@ -184,14 +190,16 @@ def _rows(entry: dict[str, Any], plan: Mapping[str, Any]) -> Iterator[RawRow]:
     rows = _entry_rows(entry)
     if join := plan.get("join"):
         rows = joined_rows(rows, _entry_rows(join["entry"]), join["column"])
-    rows = chosen_rows(rows, plan.get("only", {}), plan.get("each"))
+    rows = sampled_rows(chosen_rows(rows, plan.get("only", {}), plan.get("each")), plan.get("ratio"))
     return with_image_names(rows, plan["media_name"]) if plan.get("media_name") else rows
 
 
 def _changes(config: SourceConfig) -> dict[str, Any]:
     """What a plan says about changing and choosing rows; nothing where all stay as they are."""
-    names = ("media_folder", "media_name", "only", "each")
+    names = ("media_folder", "media_name", "only", "each", "ratio")
     changes = {name: value for name in names if (value := getattr(config, name))}
+    if config.task is not None:
+        changes["task"] = plan_task(config.task)
     if config.join is not None:
         path = Path(config.join.path).expanduser()
         if not path.is_file():
@@ -203,6 +211,8 @@ def _changes(config: SourceConfig) -> dict[str, Any]:
 
 def _format_name(entry: dict[str, Any], config: SourceConfig, changes: Mapping[str, Any]) -> str:
     """The format of one part of a source: as set, or found by the columns of its first records."""
+    if config.task is not None:
+        return config.task.name
     if config.format != "auto":
         return named_format(config.format).name
     columns: set[str] = set()
@@ -241,7 +251,9 @@ def source_plans(config: SourceConfig) -> list[str]:
     entries = _entries(config)
     if config.records is not None:
         entries = [entry | {"records": config.records} for entry in entries if entry["kind"] == "file"]
-    changes = _changes(config)
+    if config.container is not None:
+        entries = [entry | {"container": config.container} for entry in entries]
+    changes = _changes(config) | {"type": config.batch_type}
     entries = [entry | {"format": _format_name(entry, config, changes)} for entry in entries]
     groups = [entries] if config.rows else [[entry] for entry in entries]
     common = {"version": READER_VERSION, "columns": config.columns, "start": start, "stop": stop, **changes}
@@ -261,25 +273,27 @@ def canonical_rows(plans: list[str]) -> Iterator[dict[str, Any]]:
         Rows of ``RECORD_FEATURES``; a record that cannot be used has a ``problem`` and no turns.
     """
     for plan in map(json.loads, plans):
+        formats = {plan["task"]["name"]: task_format(plan["task"])} if plan.get("task") else FORMATS
         rows = ((entry["format"], raw) for entry in plan["entries"] for raw in _rows(entry, plan))
         for name, raw in islice(rows, plan["start"], plan["stop"]):
-            row = _canonical(name, raw, plan["columns"])
+            row = _canonical(formats[name], raw, plan["columns"]) | {"type": plan["type"]}
             folder = plan.get("media_folder")
             yield (
                 row if folder is None else row | {"media": [str(Path(folder, path)) for path in row["media"]]}
             )
 
 
-def _canonical(name: str, raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:
-    """One row of ``RECORD_FEATURES``."""
+def _canonical(form: Format, raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:
+    """One row of ``RECORD_FEATURES``, but for its type."""
     row: dict[str, Any] = {"record_id": raw.record_id, "turns": [], "media": [], "problem": raw.problem}
     try:
         if not raw.problem:
-            record = read_record(FORMATS[name], raw, columns)
+            record = read_record(form, raw, columns)
             row |= {"turns": [asdict(turn) for turn in record.turns], "media": record.media}
     except RecordProblem as problem:
         row["problem"] = str(problem)
-    return row | {"problem": printable(row["problem"])}
+    characters = sum(len(turn["text"]) + len(turn["context"]) for turn in row["turns"])
+    return row | {"problem": printable(row["problem"]), "characters": characters}
 
 
 def printable(text: str) -> str:

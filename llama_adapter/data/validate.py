@@ -16,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from llama_adapter.data.accessory import expand_sources
 from llama_adapter.data.batch_statistics import batch_table
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
@@ -199,7 +200,8 @@ def validate_data(config: ValidateConfig) -> int:
         data = replace(data, media="attach")
     preparer = Preparer(load_template(data.template, tokenizer), Encoder(tokenizer), data)
     problems = 0
-    for split, sources in (("train", data.train), ("evaluation", data.evaluation)):
+    for split, listed in (("train", data.train), ("evaluation", data.evaluation)):
+        sources = expand_sources(listed)
         if not sources:
             continue
         check = Check(preparer, data.media, config.samples, Report(data.max_length, sources=len(sources)))

@@ -17,8 +17,9 @@ from llama_adapter.evaluation.task import Question, run
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
-Coordinates = Literal["square", "image", "thousandths", "pixels"]
-"""Shares of the padded square, shares of the picture, thousandths of the picture, or pixels."""
+Coordinates = Literal["square", "square_end", "image", "thousandths", "pixels"]
+"""Shares of the square padded on both sides, or at the end alone; shares of the picture,
+thousandths of the picture, or pixels."""
 
 THRESHOLD = 0.5
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
@@ -105,9 +106,9 @@ def to_pixels(box: Box, height: float, width: float, coordinates: Coordinates) -
     """
     if coordinates == "pixels":
         return box
-    if coordinates == "square":
+    if coordinates in ("square", "square_end"):
         side = max(height, width)
-        right, down = (side - width) // 2, (side - height) // 2
+        right, down = (0, 0) if coordinates == "square_end" else ((side - width) // 2, (side - height) // 2)
         return (box[0] * side - right, box[1] * side - down, box[2] * side - right, box[3] * side - down)
     unit = 1000 if coordinates == "thousandths" else 1
     return (box[0] * width / unit, box[1] * height / unit, box[2] * width / unit, box[3] * height / unit)

@@ -86,6 +86,11 @@ class TrainingConfig(TrainingArguments):
     """Most tokens of one device batch with ``batching`` ``tokens`` or ``packed``, padding included. Left out:
     as many as ``per_device_train_batch_size`` rows of mean length have, but at least the longest row."""
 
+    types: Literal["mixed", "apart", "published"] = "mixed"
+    """Whether records of several types (``data.train``: ``type``, ``task``) share optimiser steps. ``apart``:
+    each step holds one type. ``published``: likewise, of like length, in the order of LLaMA2-Accessory, which
+    leaves out the longest records of a type that fill no step."""
+
     epoch_parts: int = 1
     """Into how many epochs one pass over the data is divided. The published V2 stage on image-text pairs has
     150 epochs of a 50th of its data; schedules, evaluation and checkpoints count them."""
@@ -146,6 +151,11 @@ class TrainingConfig(TrainingArguments):
             ) from error
         check_checkpointing(self)
         check_batching(self, self.batching, self.tokens_per_batch)
+        if self.types == "published" and self.batching != "rows":
+            raise UserError(
+                f"types={self.types!r} has batches of a fixed number of rows, and batching is "
+                f"{self.batching!r}. Set batching=rows, or types=apart."
+            )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False
         if self.preset is not None and self.batching == "rows" and self.gradient_accumulation_steps == 1:

@@ -28,7 +28,7 @@ from llama_adapter.data.batching import BatchRules, Plan, token_budget
 from llama_adapter.data.collator import PackingCollator
 from llama_adapter.data.encoding import IGNORE
 from llama_adapter.data.epoch_plan import EpochLayout, EpochPlan
-from llama_adapter.data.lengths import Lengths, row_lengths, rows_with_media
+from llama_adapter.data.lengths import Lengths, row_characters, row_lengths, row_types, rows_with_media
 from llama_adapter.errors import UserError
 from llama_adapter.training.batch_choice import splits_batches
 from llama_adapter.training.config import TrainingConfig
@@ -149,12 +149,19 @@ class LoadingTrainer(CheckpointingTrainer):
     @property
     def _plans_batches(self) -> bool:
         """Whether batches come out of a plan of the whole epoch."""
-        return self.args.batching != "rows" or self.groups.joint or self.args.epoch_parts > 1
+        args = self.args
+        return args.batching != "rows" or self.groups.joint or args.epoch_parts > 1 or args.types != "mixed"
 
     def _layout(self) -> EpochLayout:
         """How an epoch is laid out in optimiser steps."""
+        rows, types = self.train_dataset, self.args.types
+        kinds = row_types(rows) if types != "mixed" else None
+        if self.groups.joint:
+            seen = rows_with_media(rows).astype(int)
+            kinds = seen if kinds is None else 2 * kinds + seen
         return EpochLayout(
-            kinds=rows_with_media(self.train_dataset).astype(int) if self.groups.joint else None,
+            kinds=kinds,
+            sizes=row_characters(rows) if types == "published" else None,
             accumulation=self.args.gradient_accumulation_steps,
             parts=self.args.epoch_parts,
         )
@@ -261,7 +268,8 @@ def _check_has_length(rows: Any, args: TrainingConfig) -> None:
     """
     if _is_streamed(rows):
         raise UserError(
-            f"batching={args.batching!r} with epoch_parts={args.epoch_parts}, or groups for records with and "
-            f"without images, plan an epoch from all rows, and {type(rows).__name__} is streamed. "
-            "Set batching=rows and none of the others, or streaming=false for the training sources."
+            f"batching={args.batching!r} with epoch_parts={args.epoch_parts} and types={args.types!r}, or "
+            "groups for records with and without images, plan an epoch from all rows, and "
+            f"{type(rows).__name__} is streamed. Set batching=rows and none of the others, or "
+            "streaming=false for the training sources."
         )

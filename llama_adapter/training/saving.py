@@ -203,7 +203,7 @@ class CheckpointingTrainer(transformers.Trainer):
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
             **{
                 name: getattr(self.args, name, None)
-                for name in ("batching", "tokens_per_batch", "epoch_parts")
+                for name in ("batching", "tokens_per_batch", "epoch_parts", "types")
             },
             "groups": [[records, sorted(members)] for records, members in self.groups.members],
             "data_seed": self.args.data_seed,

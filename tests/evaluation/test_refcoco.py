@@ -54,6 +54,8 @@ def test_the_same_box_in_every_system_of_coordinates(box, height, width):
         (pixels[3] + down) / side,
     )
     assert to_pixels(square, height, width, "square") == pytest.approx(pixels, abs=1e-6)
+    at_end = tuple(value / max(height, width) for value in pixels)
+    assert to_pixels(at_end, height, width, "square_end") == pytest.approx(pixels, abs=1e-6)
     assert to_pixels(pixels, height, width, "pixels") == pixels
     thousandths = (box[0] * 1000, box[1] * 1000, box[2] * 1000, box[3] * 1000)
     assert to_pixels(thousandths, height, width, "thousandths") == pytest.approx(pixels, abs=1e-6)

@@ -284,3 +284,58 @@ def test_the_published_schedule_counts_the_batches_of_the_plan(trainer, records,
     count = len(made.train_batches)
     assert rates[:count] == pytest.approx([1e-2 * step / count for step in range(count)])
     assert rates[count] == pytest.approx(1e-2)
+
+
+def typed(rows):
+    """Rows of two types, whose records have as many characters as tokens."""
+    return datasets.Dataset.from_list(
+        [
+            {**row, "type": "ab"[number % 3 == 0], "characters": len(row["input_ids"])}
+            for number, row in enumerate(rows)
+        ]
+    )
+
+
+@pytest.mark.parametrize("types", ["apart", "published"])
+def test_types_never_share_a_step_and_a_resumed_run_goes_on(trainer, records, types):
+    rows = typed(records(26))
+    kinds, sizes = dict(zip(rows["record_id"], rows["type"], strict=True)), rows["characters"]
+    settings = {
+        "train": rows,
+        "types": types,
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 2,
+        "max_steps": -1,
+        "save_strategy": "steps",
+        "save_steps": 3,
+    }
+    straight = trainer(**settings)
+    names, _ = watch(straight)
+    straight.train()
+    steps = [names[at] + names[at + 1] for at in range(0, len(names), 2)]
+    assert all(len({kinds[name] for name in step}) == 1 for step in steps)
+    assert {kinds[name] for name in sum(steps, [])} == {"a", "b"}
+    half = sum(steps[: len(steps) // 2], [])
+    if types == "published":  # 17 of a, 9 of b, steps of 4
+        assert len(half) == len(set(half)) == 24
+        for row in rows:
+            largest = max(size for size, kind in zip(sizes, rows["type"], strict=True) if kind == row["type"])
+            assert row["record_id"] in half or row["characters"] == largest
+    else:
+        assert sorted(half) == names_of(rows)
+    resumed = trainer(**settings)
+    again, _ = watch(resumed)
+    resumed.train(resume_from_checkpoint=f"{straight.args.output_dir}/checkpoint-3")
+    assert again == names[6:]
+
+
+def test_published_order_has_a_fixed_number_of_rows(trainer, records):
+    with pytest.raises(UserError, match="types='published'.*batching is 'tokens'"):
+        trainer(train=typed(records(4)), types="published", batching="tokens")
+
+
+@pytest.mark.parametrize("types", ["apart", "published"])
+def test_types_must_be_there(trainer, records, types):
+    made = trainer(train=records(4), types=types)
+    with pytest.raises(UserError, match="the 4 rows have none. Give sources"):
+        made.train()
