@@ -1,7 +1,7 @@
 """The kinds of index that a visual cache can have, beside each other: what a default is chosen by.
 
 Synthetic embeddings as in ``visual_cache``, fewer of them. Every index is visited as far as it takes to find
-95 % of the exact neighbours for rows of the cache; recall and time are those of queries that are not rows.
+98 % of the exact neighbours for rows of the cache; recall and time are those of queries that are not rows.
 Resident memory is that of the process that asks, torch and faiss included (about 520 MB of it).
 """
 

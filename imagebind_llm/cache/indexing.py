@@ -58,7 +58,7 @@ class IndexConfig:
     """Bytes of a row with ivf_pq, a divisor of the width; None takes an eighth of it."""
     links: int = 32
     """Neighbours of a row in the graph."""
-    recall: float = 0.95
+    recall: float = 0.98
     """Share of the 10 exact neighbours that are to be found. The index is visited as far as that takes,
     measured with rows of the cache; embeddings of other modalities lie farther off and find less."""
     queries: int = 256
