@@ -108,7 +108,7 @@ def test_gradients_reach_every_part_as_through_the_plain_base_also_after_an_eval
         gradients.append({n: p.grad for n, p in adapted.named_parameters() if p.requires_grad})
     plain, quantised = gradients
     assert plain.keys() == quantised.keys()
-    negligible = 1e-3 * max(float(expected.norm()) for expected in plain.values())
+    negligible = 1e-2 * max(float(expected.norm()) for expected in plain.values())
     for name, expected in plain.items():
         similarity = torch.cosine_similarity(expected.flatten(), quantised[name].flatten(), dim=0)
         assert float(quantised[name].norm()) == pytest.approx(
