@@ -169,7 +169,8 @@ def test_only_what_was_trained_is_saved_and_comes_back(kind, root, tmp_path):
     given = {"input_ids": tiny.ids(), "pixel_values": images(2)}
     want = model(**given).logits
     again = ImageConditionedModel.from_pretrained(tmp_path / "saved", base)
-    assert torch.equal(again(**given).logits, want)
+    # some CPUs take another kernel for weights that lie elsewhere in memory
+    torch.testing.assert_close(again(**given).logits, want, rtol=1e-5, atol=1e-6)
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert not again.training
     further = ImageConditionedModel.from_pretrained(tmp_path / "saved", base, encoder=None, trainable=True)

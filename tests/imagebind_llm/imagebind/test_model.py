@@ -109,7 +109,8 @@ def test_files_give_the_same_model(tmp_path):
     with torch.no_grad():
         one, other = model(values), again(values)
     for name in TOWERS:
-        assert torch.equal(one.embeddings[name], other.embeddings[name])
+        # some CPUs take another kernel for weights that lie elsewhere in memory
+        torch.testing.assert_close(one.embeddings[name], other.embeddings[name], rtol=1e-5, atol=1e-6)
 
 
 def test_a_part_is_read_alone(tmp_path, caplog):
