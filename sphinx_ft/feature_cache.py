@@ -37,7 +37,7 @@ class CachedFeatures:
 
     def of(self, paths: Sequence[str]) -> MixedFeatures:
         """Features of pictures, one after another; at least one."""
-        places = 1 + self.config.token_config.grid ** 2
+        places = 1 + self.config.token_config.grid**2
         parts = {
             name: torch.cat([table[path] for path in paths]).unflatten(0, (-1, self._tokens(name, places)))
             for name, table in self.tables.items()
@@ -78,7 +78,9 @@ def cache_features(
     tables = {}
     for name, members in groups.items():
         cache = FeatureCache(folder, _identity(mix, config, members, dtype))
-        tables[name] = cache.table(paths, partial(_compute, mix, config, name), batch_size=8, progress=progress)
+        tables[name] = cache.table(
+            paths, partial(_compute, mix, config, name), batch_size=8, progress=progress
+        )
     return CachedFeatures(tables, config)
 
 

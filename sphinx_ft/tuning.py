@@ -120,10 +120,10 @@ class SphinxTuning(TuningConfig):
             )
         random = [one.name for one in self.encoders if not one.elsewhere]
         if random or not self.encoders:
+            found = f"of which {random} have no weights" if random else f"which is {self.encoders}"
             raise UserError(
-                f"{base.name_or_path!r} is a language model, and tuning.encoders has {self.encoders}"
-                f"{f', of which {random} have no weights' if random else ''}. List the encoders with `weights`, "
-                "or use a folder of `convert --kind sphinx` as base."
+                f"{base.name_or_path!r} is a language model that needs tuning.encoders, {found}. "
+                "List encoders with `weights`, or use a folder of `convert --kind sphinx` as base."
             )
         text = load_base(base)
         return SphinxForConditionalGeneration(self._config(text.config), text)
@@ -157,11 +157,15 @@ class SphinxTuning(TuningConfig):
         """Kept features of all pictures; None where they are encoded live."""
         if data.images == "live" or not paths:
             if data.images == "cached" and _is_streamed(data):
-                raise UserError("Features are computed before training, and data are streamed. Set data.images=live.")
+                raise UserError(
+                    "Features are computed before training, and data are streamed. Set data.images=live."
+                )
             return None
         mix = model.encoders
         mix.run_on(args.device)
-        folder = data.feature_cache or Path(data.cache_dir or datasets.config.HF_DATASETS_CACHE, "sphinx_features")
+        folder = data.feature_cache or Path(
+            data.cache_dir or datasets.config.HF_DATASETS_CACHE, "sphinx_features"
+        )
         found = cache_features(mix, model.config, paths, folder, progress=args.process_index == 0)
         mix.forget()
         return found
@@ -231,7 +235,11 @@ def _with_lengths(rows: Datasets, config: SphinxConfig, sizes: dict[str, Size]) 
         """The rows with one more column."""
         if part is None:
             return None
-        counts = [number for batch in part.select_columns(["media"]).iter(1024) for number in count(batch)["media_tokens"]]
+        counts = [
+            number
+            for batch in part.select_columns(["media"]).iter(1024)
+            for number in count(batch)["media_tokens"]
+        ]
         return part.add_column("media_tokens", counts)
 
     return Datasets(added(rows.train), added(rows.evaluation), rows.report)

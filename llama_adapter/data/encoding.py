@@ -86,7 +86,9 @@ class Encoder:
     def identity(self) -> str:
         """Everything that decides the ids, for cache keys."""
         media = "" if self.media_token_id is None else f"{self.media_token_id} "
-        return f"{media}{self.begin} {self.guard} {hashlib.sha256(self.backend.to_str().encode()).hexdigest()}"
+        return (
+            f"{media}{self.begin} {self.guard} {hashlib.sha256(self.backend.to_str().encode()).hexdigest()}"
+        )
 
     def _find_guard(self, candidates: Sequence[str | None]) -> str | None:
         """A text after which others are encoded without the blank that some tokenizers put first."""

@@ -52,12 +52,15 @@ def read_image(path: Any, channels: str = "rgb") -> Any:
 def image_size(path: Any) -> tuple[int, int]:
     """Width and height of an image as it is meant to be seen, read without its pixels.
 
+    Args:
+        path: as ``read_image`` takes it.
+
     Raises:
         UserError: the file is missing, or no image.
     """
     pil = needed("PIL.Image", "pillow")
     try:
-        with pil.open(path) as image:
+        with nullcontext(path) if isinstance(path, pil.Image) else pil.open(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
             width, height = image.size
     except (*_BROKEN, pil.DecompressionBombError) as error:

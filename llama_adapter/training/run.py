@@ -82,7 +82,9 @@ class TrainConfig:
         """Refuse parts that need others."""
         if (self.adapter is None) == (self.tuning is None):
             both = "neither adapter nor tuning is set" if self.adapter is None else "both are set"
-            raise UserError(f"Of adapter and tuning {both}. Use adapter for a frozen base, or tuning for its weights.")
+            raise UserError(
+                f"Of adapter and tuning {both}. Use adapter for a frozen base, or tuning for its weights."
+            )
         if self.tuning is not None:
             self._check_tuning(self.tuning)
         if (self.vision is None) != (self.conditioner is None):
@@ -133,7 +135,7 @@ class TrainConfig:
 
 
 def train(config: TrainConfig) -> int:
-    """Train an adapter, save it to ``OUTPUT_DIR/adapter`` and print what came out.
+    """Train, save the result to ``OUTPUT_DIR/adapter`` or ``OUTPUT_DIR/model`` and print what came out.
 
     Raises:
         UserError: When the config, the data or the machine do not allow the run.
@@ -150,10 +152,12 @@ def train(config: TrainConfig) -> int:
     trainer.train(resume_from_checkpoint=resume)
     if trainer.eval_dataset is not None and not _evaluated_last_step(trainer):
         trainer.evaluate()
-    adapter = output_dir / "adapter"
-    trainer.save_adapter(adapter)
-    trainer.console.print(end_table(trainer, adapter))
-    command = generate_command(config.base.name_or_path, str(adapter), config.sees_images)
+    whole = config.tuning is not None
+    result = output_dir / ("model" if whole else "adapter")
+    trainer.save_adapter(result)
+    trainer.console.print(end_table(trainer, result))
+    base, adapter = (str(result), None) if whole else (config.base.name_or_path, str(result))
+    command = generate_command(base, adapter, config.sees_images)
     trainer.console.print(f"Try it: {command}", highlight=False, soft_wrap=True)
     trainer.end()
     return 0
@@ -169,7 +173,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
     if args.process_index > 0:
         disable_progress_bar()
     set_seed(args.seed)  # new weights: the same on every rank, and in every run with this seed
-    setup = _adapter(config) if config.tuning is None else config.tuning.set_up(config.base, config.data, args)
+    setup = (
+        _adapter(config) if config.tuning is None else config.tuning.set_up(config.base, config.data, args)
+    )
     data = setup.data
     evaluation = data.evaluation if data.evaluation is not None and _has_rows(data.evaluation) else None
     _check_evaluation(args, evaluation)

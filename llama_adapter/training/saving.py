@@ -98,14 +98,16 @@ class CheckpointingTrainer(transformers.Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapter (no base weights) with its README and what generation needs to know."""
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save and self.parts.adapter is not None:
-            folder = Path(output_dir or self.args.output_dir or ".")
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir or ".")
+        write_notes(folder, self.notes)
+        if self.parts.adapter is not None:
             config = self.parts.adapter.active_peft_config
             base = self.notes.base or config.base_model_name_or_path or "the base model"
             write_card(
                 folder, base, str(config.peft_type), self.notes.template, self.parts.conditioner is not None
             )
-            write_notes(folder, self.notes)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Let the host save the adapter, then what belongs beside it."""

@@ -2,7 +2,7 @@
 
 A kind of tuning says how its model comes to be, what of it trains, and how media get into its batches; data,
 batches, loss, schedule and checkpoints are those of any run. Packages that are built on the core add kinds by
-deriving from :class:`TuningConfig`, which configurations name by ``class_path``. What is unusual: weights that
+deriving from :class:`TuningConfig`; configurations name them by ``class_path``. What is unusual: weights that
 train are kept in float32 unless another precision is asked for, so that small updates are not rounded away;
 ``training.bf16`` then computes in bf16.
 """
