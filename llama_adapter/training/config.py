@@ -16,7 +16,7 @@ from llama_adapter.training.activation_memory import CheckpointingPolicy
 from llama_adapter.training.batch_choice import Batching, check_batching
 from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
-from llama_adapter.training.requested import check_checkpointing, check_settings
+from llama_adapter.training.requested import check_checkpointing, check_processes, check_settings
 
 
 @dataclass(kw_only=True)
@@ -63,6 +63,10 @@ class TrainingConfig(TrainingArguments):
 
     loss_chunk_rows: int | None = None
     """Labelled tokens whose logits are there at once; None takes the measured default."""
+
+    fsdp: bool | str | None = None
+    """true: shard weights, gradients and optimiser states over the processes of torchrun, with FSDP2.
+    ``fsdp_config`` says how: see docs/full-tuning.md."""
 
     checkpointing: CheckpointingPolicy = "auto"
     """What is computed again in the backward pass instead of kept. ``selective``: outputs of the MLPs'
@@ -149,6 +153,7 @@ class TrainingConfig(TrainingArguments):
             raise UserError(
                 f"Settings under `training` do not fit together: {error}. Set them as the message says."
             ) from error
+        check_processes(self)
         check_checkpointing(self)
         check_batching(self, self.batching, self.tokens_per_batch)
         if self.types == "published" and self.batching != "rows":

@@ -154,7 +154,7 @@ def train(config: TrainConfig) -> int:
         trainer.evaluate()
     whole = config.tuning is not None
     result = output_dir / ("model" if whole else "adapter")
-    trainer.save_adapter(result)
+    trainer.save_result(result)
     trainer.console.print(end_table(trainer, result))
     base, adapter = (str(result), None) if whole else (config.base.name_or_path, str(result))
     command = generate_command(base, adapter, config.sees_images)

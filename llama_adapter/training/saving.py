@@ -25,7 +25,12 @@ from llama_adapter.training import checkpoint as files
 from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.model_card import write_card
 from llama_adapter.training.parts import TrainedParts
-from llama_adapter.training.resume import check_same_adapter, choose_checkpoint, warn_about_changes
+from llama_adapter.training.resume import (
+    check_same_adapter,
+    check_same_sharing,
+    choose_checkpoint,
+    warn_about_changes,
+)
 
 
 class CheckpointingTrainer(transformers.Trainer):
@@ -92,15 +97,21 @@ class CheckpointingTrainer(transformers.Trainer):
             if self.parts.adapter is not None:
                 check_same_adapter(path, self.parts.adapter.active_peft_config)
             self.parts.check_same_beside(path)
+            check_same_sharing(path, bool(self.is_fsdp_enabled))
             warn_about_changes(path, self._facts())
         return chosen[0]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapter (no base weights) with its README and what generation needs to know."""
-        super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or self.args.output_dir or ".")
+        if self.is_fsdp_enabled and not _internal_call:
+            # results are whole; only checkpoints, from inside the host, are in parts where that was asked for
+            self._save(str(folder), self.accelerator.get_state_dict(self.model))
+        else:
+            super().save_model(output_dir, _internal_call)
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
         write_notes(folder, self.notes)
         if self.parts.adapter is not None:
             config = self.parts.adapter.active_peft_config
@@ -140,8 +151,8 @@ class CheckpointingTrainer(transformers.Trainer):
         finally:
             self.model = whole
 
-    def save_adapter(self, folder: Path) -> None:
-        """Save the final adapter, as complete or absent as a checkpoint."""
+    def save_result(self, folder: Path) -> None:
+        """Save what came out, an adapter or a whole model, as complete or absent as a checkpoint."""
         staging = folder.with_name(f".incomplete-{folder.name}")
         written = staging / folder.name  # the README tells this name
         if self.args.should_save:
@@ -196,13 +207,22 @@ class CheckpointingTrainer(transformers.Trainer):
         else:
             super()._push_from_checkpoint(checkpoint_folder)
 
+    @property
+    def _rows_in_order(self) -> bool:
+        """Whether an optimiser step takes the next rows of an order that only the seed decides."""
+        plain = self.args.batching == "rows" and self.args.types == "mixed"
+        return plain and self.args.epoch_parts == 1 and not self.groups.joint
+
     def _facts(self) -> dict[str, Any]:
         """What decides the order of records; kept in manifests and compared when resuming."""
         data = self.train_dataset
+        shares = ("world_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+        if self._rows_in_order:  # how a step is shared out then does not matter
+            layout = {"rows_per_step": self.args.rows_per_step}
+        else:
+            layout = {name: getattr(self.args, name) for name in shares}
         return {
-            "world_size": self.args.world_size,
-            "per_device_train_batch_size": self.args.per_device_train_batch_size,
-            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            **layout,
             **{
                 name: getattr(self.args, name, None)
                 for name in ("batching", "tokens_per_batch", "epoch_parts", "types")
