@@ -106,7 +106,7 @@ class CheckpointingTrainer(transformers.Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         if self.is_fsdp_enabled and not _internal_call:
             # results are whole; only checkpoints, from inside the host, are in parts where that was asked for
-            self._save(str(folder), self.accelerator.get_state_dict(self.model))
+            self._save(str(folder), self._whole_state())
         else:
             super().save_model(output_dir, _internal_call)
         if not self.args.should_save:
@@ -119,6 +119,13 @@ class CheckpointingTrainer(transformers.Trainer):
             write_card(
                 folder, base, str(config.peft_type), self.notes.template, self.parts.conditioner is not None
             )
+
+    def _whole_state(self) -> dict[str, Any]:
+        """All weights of a sharded model, on the first process; tied ones once, as unsharded models save them."""
+        state: dict[str, Any] = self.accelerator.get_state_dict(self.model)
+        for name in getattr(self.unwrapped, "all_tied_weights_keys", {}):
+            state.pop(name, None)
+        return state
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Let the host save the adapter, then what belongs beside it."""

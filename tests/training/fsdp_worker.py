@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from llama_adapter.errors import UserError
 from llama_adapter.training import Trainer, TrainingConfig
@@ -25,10 +25,10 @@ ROWS = 8
 
 
 def tied():
-    model = parts.make_base()
-    model.config.tie_word_embeddings = True
-    model.tie_weights()
-    return model
+    config = parts.make_base().config
+    config.tie_word_embeddings = True
+    torch.manual_seed(7)
+    return LlamaForCausalLM(config)
 
 
 def mixtral():

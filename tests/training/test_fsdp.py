@@ -1,6 +1,6 @@
 """Full tuning, sharded over processes by FSDP2 on gloo, equals one process at the same global batch.
 
-Tolerances: 1e-5 relative in fp32, where only sums have another order. A mixture of experts balances each part
+Tolerances: 1e-5 in fp32, where only sums have another order. A mixture of experts balances each part
 of a batch by itself, so it is compared with one process that accumulates as many parts.
 """
 
@@ -19,6 +19,7 @@ from sphinx_ft import SphinxForConditionalGeneration
 
 PLAIN = ("llama", "tied", "sphinx", "whole_files")
 EXPERTS = ("mixtral", "sphinx_moe")
+ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("fsdp_worker.py")
 
 
@@ -31,7 +32,7 @@ def launch(output, *runs, processes=1, split=1):
         capture_output=True,
         text=True,
         timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd()), "SPLIT": str(split)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "SPLIT": str(split)},
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return {
@@ -45,13 +46,13 @@ def weights(outcome):
     return load_file(file)
 
 
-def assert_equal(found, wanted, rel=1e-5, atol=2e-6):
+def assert_equal(found, wanted, rel=1e-5, atol=1e-5):
     for key in ("loss", "grad_norm", "eval_loss"):
         assert found[key] == pytest.approx(wanted[key], rel=rel), key
     one, other = weights(found), weights(wanted)
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=rel, atol=atol, msg=name)
+        torch.testing.assert_close(value, other[name], rtol=rel, atol=atol)
 
 
 def test_two_processes_hold_half_each_and_save_one_whole_model(tmp_path):
@@ -118,5 +119,7 @@ def test_sharded_and_whole_checkpoints_are_not_taken_for_each_other(launched):
 @pytest.mark.slow
 def test_a_sphinx_model_is_whole_with_its_settings(launched):
     model = SphinxForConditionalGeneration.from_pretrained(launched[2]["sphinx"]["folder"] / "model")
-    assert model.config.encoder_configs
-    assert model.state_dict().keys() == weights(launched["one"]["sphinx"]).keys()
+    other = SphinxForConditionalGeneration.from_pretrained(launched["one"]["sphinx"]["folder"] / "model")
+    assert model.config.encoders == other.config.encoders
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-5, atol=2e-6)
