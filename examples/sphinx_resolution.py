@@ -7,9 +7,9 @@ Time:      about 100 minutes on one core for one domain and one seed
 Expected:  runs/resolution/DOMAIN/results.json, a table and a plot: accuracy against tokens and time
 
 The lower layers of SmolLM2-135M are tuned in full, fp32 weights with bf16 compute, on features of
-EfficientNet-Lite0 with its real weights. Pictures are wide and their marks small (`drawn_small_marks.py`), so a
-single view of 224 pixels shows a mark with a third of its pixels. All arms see the same pictures, questions and
-number of steps; what differs is the grid, and whether views of padding alone are skipped.
+EfficientNet-Lite0 with its real weights. Pictures are wide and their marks small (`drawn_small_marks.py`): a
+single view of 224 pixels shows a mark with a third of its pixels. All arms see the same pictures and
+questions in as many steps; what differs is the grid, and whether views of padding alone are skipped.
 """
 
 import json

@@ -32,7 +32,8 @@ class TrainingConfig(TrainingArguments):
 
     preset: PresetName | None = None
     """Published hyper-parameters for every setting left at its default: ``v1`` (LLaMA-Adapter),
-    ``v1_scienceqa``, ``v2_pretrain`` (stage on image-text pairs) or ``v2`` (instruction stage)."""
+    ``v1_scienceqa``, ``v2_pretrain`` (stage on image-text pairs) or ``v2`` (instruction stage);
+    ``sphinx_pretrain``, ``sphinx`` (its two stages) or ``sphinx_x``, which train whole models."""
 
     learning_rate: float = 1e-3
     """Peak learning rate. Adapters want more than full fine-tuning: 1e-3 at 7B, up to 5e-3 for models of
@@ -64,7 +65,7 @@ class TrainingConfig(TrainingArguments):
     loss_chunk_rows: int | None = None
     """Labelled tokens whose logits are there at once; None takes the measured default."""
 
-    fsdp: bool | str | None = None
+    fsdp: bool | str | None = None  # type: ignore[assignment]  # the host takes true as well
     """true: shard weights, gradients and optimiser states over the processes of torchrun, with FSDP2.
     ``fsdp_config`` says how: see docs/full-tuning.md."""
 

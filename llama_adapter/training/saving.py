@@ -22,6 +22,7 @@ from transformers.trainer_utils import TrainOutput
 
 from llama_adapter.models import AdapterNotes, write_notes
 from llama_adapter.training import checkpoint as files
+from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.model_card import write_card
 from llama_adapter.training.parts import TrainedParts
@@ -35,6 +36,8 @@ from llama_adapter.training.resume import (
 
 class CheckpointingTrainer(transformers.Trainer):
     """Saves complete checkpoints or none, and resumes from the last complete one."""
+
+    args: TrainingConfig
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class CheckpointingTrainer(transformers.Trainer):
             )
 
     def _whole_state(self) -> dict[str, Any]:
-        """All weights of a sharded model, on the first process; tied ones once, as unsharded models save them."""
+        """All weights of a sharded model, on the first process; tied ones once, as usual in files."""
         state: dict[str, Any] = self.accelerator.get_state_dict(self.model)
         for name in getattr(self.unwrapped, "all_tied_weights_keys", {}):
             state.pop(name, None)

@@ -1,6 +1,7 @@
 """SPHINX from a configuration: training on pixels or kept features, answering, scoring, refusals."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +22,10 @@ from llama_adapter.training import TrainConfig, TrainingConfig, build_trainer, t
 from sphinx_ft import EncoderConfig, SphinxForConditionalGeneration, TokenConfig, ViewConfig
 from sphinx_ft.encoders.registry import make_encoder
 from sphinx_ft.tuning import SphinxTuning
-from tests.sphinx_ft.tiny import CLIP, CONVNEXT, QFORMER, picture, tiny_model
+from tests.sphinx_ft.tiny import CLIP, CONVNEXT, DINOV2, QFORMER, picture, tiny_model
 from tests.tiny import CHAT_TEMPLATE, byte_tokenizer
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZES = {"wide": (80, 40), "tall": (20, 60), "square": (50, 50)}
 
 
@@ -33,11 +35,8 @@ def encoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
     made = []
     for one in (QFORMER, CLIP, CONVNEXT):
-        torch.manual_seed(3)
-        path = folder / f"{one.name}.safetensors"
-        save_file(make_encoder(one).state_dict(), path)
         fields = {name: value for name, value in vars(one).items() if name != "weights"}
-        made.append(EncoderConfig(**fields, weights=str(path)))
+        made.append(EncoderConfig(**fields, weights=encoder_file(one, folder)))
     return made
 
 
@@ -91,6 +90,14 @@ def config(tmp_path, tiny_base, encoders, records):
         )
 
     return make
+
+
+def encoder_file(one, folder):
+    """The random weights of an encoder, in a file of its own."""
+    torch.manual_seed(3)
+    path = folder / f"{one.name}.safetensors"
+    save_file(make_encoder(one).state_dict(), path)
+    return str(path)
 
 
 def losses(folder):
@@ -154,7 +161,8 @@ def test_encoders_run_once_for_each_picture(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SphinxForConditionalGeneration, "image_tokens", watched)
     train(config())
-    assert seen and all(pixels is None for pixels in seen)
+    assert seen
+    assert all(pixels is None for pixels in seen)
     train(config(output_dir=str(tmp_path / "again")))  # finds the features of the first run
     assert len(list((tmp_path / "features").iterdir())) == 2  # the grids' channels, the Q-Former's tokens
 
@@ -224,6 +232,35 @@ def test_from_files_and_the_command_line(config, encoders, tmp_path, tiny_base, 
     assert cli.main(["generate", *asked, "--image", image, "--image", image]) == 0
     assert cli.main(["generate", *asked, "--audio", str(records)]) == 2
     assert "came to a SPHINX model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("sphinx*.yaml")), ids=lambda path: path.name)
+def test_every_example_runs_in_small(file, tmp_path, tiny_base, encoders, records):
+    content = yaml.safe_load(file.read_text())
+    tuning = content["tuning"]["init_args"]
+    content["base"] = {"name_or_path": str(tiny_base)}
+    if "encoders" in tuning:
+        small = {one.kind: one for one in (*encoders, DINOV2)}
+        files = {one.kind: one.weights or encoder_file(one, tmp_path) for one in small.values()}
+        tuning["encoders"] = [
+            {**vars(small[one["kind"]]), "weights": files[one["kind"]]} for one in tuning["encoders"]
+        ]
+        tuning["views"] |= {"image_size": 56}
+        tuning["tokens"] = tuning.get("tokens", {}) | {"grid": 2}
+    else:
+        folder = tmp_path / "sphinx"
+        tiny_model().save_pretrained(folder)
+        byte_tokenizer(CHAT_TEMPLATE).save_pretrained(folder)
+        content["base"] = {"name_or_path": str(folder)}
+    sources = [{"path": str(records), "format": "llava", "type": "dialog"}]
+    content["data"] |= {"train": sources, "cache_dir": str(tmp_path / "cache")}
+    content["training"] |= {"output_dir": str(tmp_path / "run"), "use_cpu": True, "save_strategy": "no"}
+    content["training"] |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    del content["training"]["fsdp"]
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert cli.main(["train", str(path)]) == 0
+    assert is_whole(str(tmp_path / "run" / "model"))
 
 
 def test_empty_models_are_those_of_a_run(config, tmp_path):

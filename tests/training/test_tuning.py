@@ -1,4 +1,4 @@
-"""Runs that train a model's own weights: what moves, in which precision, what is saved and what is refused."""
+"""Runs that train a model's own weights: what moves, in which precision, what is saved, what is refused."""
 
 import json
 
@@ -101,7 +101,8 @@ def test_plans_see_what_would_train(config, chat_base_dir):
     planned = config(tuning=FullTuning(trainable="norm"))
     model = build_on_meta(load_base_config(planned.base), planned, torch.float32)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert trained and all("norm" in name for name in trained)
+    assert trained
+    assert all("norm" in name for name in trained)
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
 
 
