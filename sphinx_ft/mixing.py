@@ -8,7 +8,7 @@ Dimensions: I images, V views of each, P useful views of all, S side of the padd
 of the common grid and one summary, C width, Q queries, h and w places of an encoder's grid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,12 @@ class MixedFeatures:
     queries: Mapping[str, Float[Tensor, "P _ _"]] = field(default_factory=dict)
     """Tokens (P, Q, C) of each query encoder, by its name."""
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MixedFeatures":
+        """The same on a device."""
+        moved = {name: tokens.to(device, non_blocking=non_blocking) for name, tokens in self.queries.items()}
+        mixed = None if self.mixed is None else self.mixed.to(device, non_blocking=non_blocking)
+        return MixedFeatures(mixed, moved)
+
 
 class EncoderMix(nn.Module):
     """The encoders of a model, in the order of their channels."""
@@ -58,6 +64,7 @@ class EncoderMix(nn.Module):
             {config.name: make_encoder(config) for config in configs if not config.elsewhere}
         )
         self.requires_grad_(False)
+        self._device = torch.device("cpu")
         self._elsewhere: dict[str, GridEncoder | QueryEncoder] = {}  # a plain dict: no part of the state
         widths = {config.name: self._width(config) for config in configs}
         self.query_widths = {one.name: widths[one.name] for one in configs if one.queries}
@@ -82,15 +89,45 @@ class EncoderMix(nn.Module):
         Raises:
             UserError: an encoder's weights cannot be read.
         """
-        grids, queries = [], {}
-        for config in self.configs:
-            encoder = self.encoder(config, squares.device)
-            output = self._encode(config, encoder, squares, useful)
-            if isinstance(output, GridOutput):
-                grids.append(aligned(output, self.grid, config.alignment))
-            else:
-                queries[config.name] = output
-        return MixedFeatures(torch.cat(grids, dim=2) if grids else None, queries)
+        return MixedFeatures(self.mixed(squares, useful), self.queries(squares, useful))
+
+    def mixed(
+        self, squares: Float[Tensor, "I 3 S S"], useful: Bool[Tensor, "I V"]
+    ) -> Float[Tensor, "P G C"] | None:
+        """Channels of the grid encoders, as ``forward`` gives them; None where there are none."""
+        grids = [
+            aligned(self._encode(config, squares, useful), self.grid, config.alignment)
+            for config in self.configs
+            if not config.queries
+        ]
+        return torch.cat(grids, dim=2) if grids else None
+
+    def queries(
+        self,
+        squares: Float[Tensor, "I 3 S S"],
+        useful: Bool[Tensor, "I V"],
+        names: Collection[str] | None = None,
+    ) -> dict[str, Float[Tensor, "P _ _"]]:
+        """Tokens of the query encoders, as ``forward`` gives them; with ``names`` only of these."""
+        return {
+            config.name: self._encode(config, squares, useful)
+            for config in self.configs
+            if config.queries and (names is None or config.name in names)
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where encoders that are part of the model are; those that are elsewhere follow the pixels."""
+        return next((weight.device for weight in self.parameters()), self._device)
+
+    def run_on(self, device: torch.device) -> None:
+        """Say where encoders run whose weights are elsewhere, and move the others there."""
+        self._device = device
+        self.to(device)
+
+    def forget(self) -> None:
+        """Free the encoders whose weights are elsewhere; the next picture reads them again."""
+        self._elsewhere.clear()
 
     def zeros(self, views: int, like: Float[Tensor, "..."]) -> MixedFeatures:
         """Features of so many views that show nothing at all."""
@@ -134,19 +171,18 @@ class EncoderMix(nn.Module):
     def _encode(
         self,
         config: EncoderConfig,
-        encoder: GridEncoder | QueryEncoder,
         squares: Float[Tensor, "I 3 S S"],
         useful: Bool[Tensor, "I V"],
-    ) -> GridOutput | Float[Tensor, "P Q C"]:
-        """One encoder's pass."""
+    ) -> Any:
+        """One encoder's pass: ``GridOutput``, or tokens (P, Q, C) of a query encoder."""
+        encoder = self.encoder(config, squares.device)
         views = cut_views(squares, useful, config.view_size, self.views)
         if config.input_size:
             views = resize(views, config.input_size, self.views.half_resize, mode="nearest")
         views = renormalised(views, encoder.mean, encoder.std)
         weight = next(encoder.parameters())
         with nullcontext() if _trains(encoder) else torch.no_grad():
-            output: GridOutput | Tensor = encoder(views.to(weight.dtype))
-        return output
+            return encoder(views.to(weight.dtype))
 
 
 def load_named(config: EncoderConfig) -> GridEncoder | QueryEncoder:

@@ -143,7 +143,7 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
         encoded = self._encoded(pixel_values, useful_views, features)
         if features is None and pixel_values is not None:
             features = self.encoders(pixel_values.to(weight.device), encoded)
-        tokens: Tensor = self.view_tokens(features, encoded)
+        tokens: Tensor = self.view_tokens(None if features is None else features.to(weight.device), encoded)
         return tokens
 
     def prepare_inputs_for_generation(  # type: ignore[override]

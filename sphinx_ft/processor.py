@@ -7,7 +7,6 @@ encoders are not needed.
 Dimensions: R rows, T tokens, I images of all rows, V views.
 """
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 from llama_adapter.data import Encoder, load_template
 from llama_adapter.data.fields import message_turns
 from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem
-from llama_adapter.data.template_base import Rendered
 from llama_adapter.errors import UserError
 from llama_adapter.generation.generator import left_pad
 from llama_adapter.multimodal.processor import Messages, file_of, images_by_row, medium_of
@@ -46,7 +44,7 @@ class SphinxProcessor(ProcessorMixin):
         self.template = template or ("chat" if tokenizer.chat_template else "sphinx")
         self.config = config
         self._texts = load_template(self.template, tokenizer)
-        self._encoder = Encoder(tokenizer)
+        self._encoder = Encoder(tokenizer, config.image_token_id)
 
     @property
     def rule(self) -> PlacementRule:
@@ -100,16 +98,7 @@ class SphinxProcessor(ProcessorMixin):
 
         What is around an image is encoded as if it stood alone: no token reaches across.
         """
-        pieces = text.split(MEDIA_PLACEHOLDER)
-        ends = [sum(map(len, pieces[: count + 1])) for count in range(len(pieces) - 1)]
-        plain = Rendered("".join(pieces), open_ends=ends)
-        (encoded,) = self._encoder.encode([plain], add_special_tokens)
-        starts = [first for first, _ in encoded.offsets]
-        begin = len(self._encoder.begin) if add_special_tokens else 0
-        ids = list(encoded.ids)
-        for end in reversed(ends):
-            ids.insert(max(bisect_left(starts, end), begin), self.config.image_token_id)
-        return ids
+        return self._encoder.encode_prompt(text, add_special_tokens)
 
     def apply_chat_template(  # type: ignore[override]
         self,

@@ -68,6 +68,16 @@ class Datasets:
     """What became of the records."""
 
 
+@dataclass(frozen=True)
+class MediaRule:
+    """How a model takes the images that belong to a record."""
+
+    several: bool = False
+    """Whether it sees more than one."""
+    token_id: int | None = None
+    """What stands for an image in the text; None for a model that takes images beside it."""
+
+
 @dataclass
 class _Source:
     """One source in the making."""
@@ -75,6 +85,7 @@ class _Source:
     config: SourceConfig
     preparer: Preparer
     data: DataConfig
+    media: MediaRule
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +147,9 @@ class _Source:
 
     def _image_problem(self, row: dict[str, Any]) -> str:
         """What stands against a row's image, where images are attached to records."""
-        return image_problem(row["media"]) if self.data.media == "attach" else ""
+        if self.data.media != "attach":
+            return ""
+        return image_problem(row["media"], several=self.media.several)
 
     def _judge(self, problems: list[tuple[str, str]]) -> None:
         """Refuse bad records unless they are to be skipped."""
@@ -224,11 +237,11 @@ def _mixture(parts: list[Data], config: DataConfig) -> Data:
 
 
 def _split(
-    sources: list[SourceConfig], preparer: Preparer, config: DataConfig, name: str
+    sources: list[SourceConfig], preparer: Preparer, config: DataConfig, media: MediaRule, name: str
 ) -> tuple[list[Data], Report]:
     """Prepare the sources of one split."""
     parts, report = list[Data](), Report(config.max_length)
-    for source in (_Source(one, preparer, config) for one in sources):
+    for source in (_Source(one, preparer, config, media) for one in sources):
         parts.append(source.rows())
         report.merge(source.report)
     if parts:
@@ -236,7 +249,9 @@ def _split(
     return parts, report
 
 
-def build_datasets(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Datasets:
+def build_datasets(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, media: MediaRule | None = None
+) -> Datasets:
     """Build everything a run trains and evaluates on.
 
     Every process of a run may call this; it gives all of them the same rows in the same order.
@@ -244,6 +259,7 @@ def build_datasets(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Da
     Args:
         config: sources, template, lengths and what to do with bad or over-long records.
         tokenizer: the base model's; it must be a fast one.
+        media: how the model takes images, where they are attached; one per record beside the text by default.
 
     Returns:
         The data with a report.
@@ -253,9 +269,11 @@ def build_datasets(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> Da
             nothing is left.
     """
     config = replace(config, train=expand_sources(config.train), evaluation=expand_sources(config.evaluation))
-    preparer = Preparer(load_template(config.template, tokenizer), Encoder(tokenizer), config)
-    train, train_report = _split(config.train, preparer, config, "training")
-    evaluation, evaluation_report = _split(config.evaluation, preparer, config, "evaluation")
+    media = media or MediaRule()
+    encoder = Encoder(tokenizer, media.token_id)
+    preparer = Preparer(load_template(config.template, tokenizer), encoder, config)
+    train, train_report = _split(config.train, preparer, config, media, "training")
+    evaluation, evaluation_report = _split(config.evaluation, preparer, config, media, "evaluation")
     return Datasets(
         train=_mixture(train, config),
         evaluation=datasets.concatenate_datasets(evaluation) if evaluation else None,

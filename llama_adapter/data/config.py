@@ -153,7 +153,8 @@ class DataConfig:
     media: Literal["refuse", "ignore", "keep", "attach"] = "refuse"
     """What happens to records with images: refuse stops, ignore trains on their text alone, keep hands the
     paths on and leaves the placeholders in the text, attach hands the paths on and takes the placeholders
-    out. Training with a conditioner attaches."""
+    out, or its own token in their place if the model has images in the text. Training of a model that sees
+    attaches."""
     images: Literal["cached", "live"] = "cached"
     """How a conditioner gets its images: as features that are computed once and kept on disk, or encoded
     anew whenever they are used."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from llama_adapter.data.template_base import Rendered, Span
+from llama_adapter.data.template_base import Rendered, Span, lifted_media
 from llama_adapter.errors import UserError
 
 IGNORE = -100
@@ -65,7 +65,17 @@ def _begin_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 class Encoder:
     """Encodes rendered text for training and prompts for inference, by the same rules."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, media_token_id: int | None = None) -> None:
+        """Takes a copy of the tokenizer's engine.
+
+        Args:
+            tokenizer: a fast one.
+            media_token_id: what stands in the place of each medium of a text; None where none does.
+
+        Raises:
+            UserError: the tokenizer is none of the fast ones.
+        """
+        self.media_token_id = media_token_id
         self.backend = _fast_backend(tokenizer)
         self.begin = _begin_ids(tokenizer)
         added = tokenizer.added_tokens_decoder.values()
@@ -75,7 +85,10 @@ class Encoder:
     @property
     def identity(self) -> str:
         """Everything that decides the ids, for cache keys."""
-        return f"{self.begin} {self.guard} {hashlib.sha256(self.backend.to_str().encode()).hexdigest()}"
+        media = "" if self.media_token_id is None else f"{self.media_token_id} "
+        return (
+            f"{media}{self.begin} {self.guard} {hashlib.sha256(self.backend.to_str().encode()).hexdigest()}"
+        )
 
     def _find_guard(self, candidates: Sequence[str | None]) -> str | None:
         """A text after which others are encoded without the blank that some tokenizers put first."""
@@ -120,7 +133,7 @@ class Encoder:
         encodings = self.backend.encode_batch([one.text for one in rendered], add_special_tokens=False)
         plain = (Encoded(encoding.ids, encoding.offsets) for encoding in encodings)
         return [
-            self._begun(self._cut(one, encoded), add_special_tokens)
+            self._begun(self._with_media(one, self._cut(one, encoded)), add_special_tokens)
             for one, encoded in zip(rendered, plain, strict=True)
         ]
 
@@ -128,17 +141,35 @@ class Encoder:
         """Encode a prompt for generation: the ids that training sequences with this prompt begin with.
 
         Args:
-            text: what ``Template.render_prompt`` gave.
+            text: what ``Template.render_prompt`` gave; with a ``media_token_id`` each placeholder in it is
+                the place of a medium.
             add_special_tokens: ``Template.add_special_tokens``.
 
         Returns:
             Token ids, with the begin token but never with an end token.
         """
-        return self._begun(self._plain(text), add_special_tokens).ids
+        if self.media_token_id is None:
+            return self._begun(self._plain(text), add_special_tokens).ids
+        (encoded,) = self.encode([lifted_media(Rendered(text))], add_special_tokens)
+        return encoded.ids
+
+    def _with_media(self, rendered: Rendered, encoded: Encoded) -> Encoded:
+        """Put the token for media where they stand; it stands for no characters."""
+        if self.media_token_id is None or not rendered.media:
+            return encoded
+        starts = [first for first, _ in encoded.offsets]
+        begin = len(self.begin) if encoded.ids[: len(self.begin)] == self.begin else 0
+        for place in reversed(rendered.media):
+            at = max(bisect_left(starts, place), begin)
+            encoded.ids.insert(at, self.media_token_id)
+            encoded.offsets.insert(at, (place, place))
+        return encoded
 
     def _cut(self, rendered: Rendered, encoded: Encoded) -> Encoded:
         """Encode anew, in parts, where a token covers a border of an answer."""
-        borders = sorted({first for first, _ in rendered.answers} | set(rendered.open_ends))
+        borders = sorted(
+            {first for first, _ in rendered.answers} | set(rendered.open_ends) | set(rendered.media)
+        )
         cuts: set[int] = set()
         while covered := {border for border in borders if _covered(encoded, border)} - cuts:
             cuts |= covered

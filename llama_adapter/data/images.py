@@ -17,6 +17,12 @@ _BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, s
 """What Pillow raises for files that are no images, or damaged ones."""
 
 
+_ORIENTATION = 0x0112
+"""The EXIF tag that says how a camera was held."""
+_QUARTER_TURNS = (5, 6, 7, 8)
+"""Its values where width and height change places."""
+
+
 def read_image(path: Any, channels: str = "rgb") -> Any:
     """A ``PIL.Image`` of three colours, turned upright as its EXIF data say.
 
@@ -43,14 +49,36 @@ def read_image(path: Any, channels: str = "rgb") -> Any:
     return picture
 
 
-def image_problem(paths: Sequence[str], decode: bool = False) -> str:
-    """Why a record's images cannot be used by a model that sees one per record; empty if they can.
+def image_size(path: Any) -> tuple[int, int]:
+    """Width and height of an image as it is meant to be seen, read without its pixels.
+
+    Args:
+        path: as ``read_image`` takes it.
+
+    Raises:
+        UserError: the file is missing, or no image.
+    """
+    pil = needed("PIL.Image", "pillow")
+    try:
+        with nullcontext(path) if isinstance(path, pil.Image) else pil.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+            width, height = image.size
+    except (*_BROKEN, pil.DecompressionBombError) as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read as an image: {error}. Replace the file, or leave its records out."
+        ) from error
+    return (height, width) if turned else (width, height)
+
+
+def image_problem(paths: Sequence[str], decode: bool = False, several: bool = False) -> str:
+    """Why a record's images cannot be used; empty if they can.
 
     Args:
         paths: of a record.
         decode: whether to read the file, too, instead of only looking whether it is there.
+        several: whether the model sees more than one per record.
     """
-    if len(paths) > 1:
+    if len(paths) > 1 and not several:
         return f"it names {len(paths)} images ({list(paths)}); it must name one at most"
     for path in paths:
         if not Path(path).is_file():

@@ -66,7 +66,7 @@ def row_lengths(rows: Any) -> Lengths:
 
     Args:
         rows: a ``datasets.Dataset``, whose table is read without making Python lists, or any sized sequence
-            of rows with ``input_ids``.
+            of rows with ``input_ids``. A column ``media_tokens`` is what a collator adds to each.
 
     Raises:
         UserError: the rows have no ``input_ids``.
@@ -77,9 +77,17 @@ def row_lengths(rows: Any) -> Lengths:
                 f"The rows have the columns {rows.column_names}, so their lengths are unknown. "
                 "Use rows with input_ids, as build_datasets makes them."
             )
-        table = rows.select_columns(["input_ids"]).with_format("arrow")
-        parts = [
-            arrow.list_value_length(part["input_ids"]).to_numpy() for part in table.iter(batch_size=10_000)
-        ]
+        added = [name for name in ("media_tokens",) if name in rows.column_names]
+        table = rows.select_columns(["input_ids", *added]).with_format("arrow")
+        parts = [_lengths(part, added) for part in table.iter(batch_size=10_000)]
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
-    return np.array([len(rows[at]["input_ids"]) for at in range(len(rows))], dtype=np.int64)
+    each = (rows[at] for at in range(len(rows)))
+    return np.array([len(row["input_ids"]) + row.get("media_tokens", 0) for row in each], dtype=np.int64)
+
+
+def _lengths(part: Any, added: list[str]) -> Lengths:
+    """Of a part of a table; ``added`` names columns of further tokens."""
+    lengths: Lengths = arrow.list_value_length(part["input_ids"]).to_numpy()
+    for name in added:
+        lengths = lengths + part[name].to_numpy()
+    return lengths

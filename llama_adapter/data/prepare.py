@@ -19,9 +19,9 @@ from llama_adapter.data.encoding import IGNORE, Encoded, Encoder, answer_labels
 from llama_adapter.data.overlong import TokenRange, answers_that_fit, cut_middles, cuttable_ranges
 from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem, Turn
 from llama_adapter.data.report import BAD, DROPPED, KEPT, TRUNCATED
-from llama_adapter.data.template_base import Rendered, Span, Template
+from llama_adapter.data.template_base import Rendered, Span, Template, lifted_media
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Part of every cache key: raise it when rows change for the same records and settings."""
 
 ROW_FEATURES = datasets.Features(
@@ -79,6 +79,7 @@ class Preparer:
         self.template, self.encoder = template, encoder
         self.max_length, self.overlong, self.media = config.max_length, config.overlong, config.media
         self.control = (encoder.control | {template.end_token}) - {MEDIA_PLACEHOLDER}
+        self._places_media = config.media == "attach" and encoder.media_token_id is not None
 
     @property
     def identity(self) -> str:
@@ -130,10 +131,12 @@ class Preparer:
 
     def _try(self, row: Row, turns: list[Turn]) -> tuple[list[Turn], Rendered] | None:
         """The turns as the model gets them and their text; None, and the reason in the row, if that fails."""
-        if row.media and self.media in ("ignore", "attach"):
+        places = bool(row.media) and self._places_media
+        if row.media and self.media in ("ignore", "attach") and not places:
             turns = [without_placeholders(turn) for turn in turns]
         try:
-            return turns, self._render(turns)
+            rendered = self._render(turns)
+            return turns, lifted_media(rendered) if places else rendered
         except RecordProblem as problem:
             row.fate, row.problem = BAD, str(problem)
             return None

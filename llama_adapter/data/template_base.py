@@ -5,11 +5,12 @@ A template only builds text. Which tokens carry loss follows from the spans and 
 and is a prefix of the training text.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llama_adapter.data.records import Turn
+from llama_adapter.data.records import MEDIA_PLACEHOLDER, Turn
 
 Span = tuple[int, int]
 """First character and the one behind the last."""
@@ -27,6 +28,29 @@ class Rendered:
     """What the record, not the template, put into the prompt: the only text that may be cut."""
     open_ends: list[int] = field(default_factory=list)
     """Ends of answers that no end token closes, so that a token might run over them."""
+    media: list[int] = field(default_factory=list)
+    """Characters in front of which a medium stands, which is no text; see ``lifted_media``."""
+
+
+def lifted_media(rendered: Rendered) -> Rendered:
+    """The same conversation with placeholders taken out of its text and their places kept in ``media``."""
+    marks = [match.start() for match in re.finditer(re.escape(MEDIA_PLACEHOLDER), rendered.text)]
+
+    def moved(place: int) -> int:
+        """Where a character is when placeholders in front of it are gone."""
+        return place - sum(min(max(place - mark, 0), len(MEDIA_PLACEHOLDER)) for mark in marks)
+
+    def spans(old: Sequence[Span]) -> list[Span]:
+        """Spans of the shorter text."""
+        return [(moved(first), moved(last)) for first, last in old]
+
+    return Rendered(
+        rendered.text.replace(MEDIA_PLACEHOLDER, ""),
+        spans(rendered.answers),
+        spans(rendered.contents),
+        [moved(end) for end in rendered.open_ends],
+        [moved(mark) for mark in marks],
+    )
 
 
 class Template(ABC):

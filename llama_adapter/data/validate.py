@@ -5,6 +5,7 @@ configuration of a training run: the sections it has no use for are accepted and
 trained and no model is loaded, only the tokenizer.
 """
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -51,6 +52,8 @@ class ValidateConfig:
     """Likewise."""
     conditioner: dict[str, Any] = field(default_factory=dict)
     """Only whether there is one: images are then attached to records, and each file is read."""
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """Only whether its ``class_path`` is of a model that sees: likewise, and records may have several."""
     training: dict[str, Any] = field(default_factory=dict)
     """Only ``per_device_train_batch_size`` and ``tokens_per_batch`` are used here, to show what batches of
     the training data would hold."""
@@ -69,6 +72,21 @@ def _tokenizer(base: dict[str, Any]) -> PreTrainedTokenizerBase:
             f"no tokenizer can be loaded from {name!r}: {str(error).splitlines()[0]} "
             "Set base.name_or_path to a folder with tokenizer files."
         ) from error
+
+
+def _tuned_to_see(tuning: dict[str, Any]) -> bool:
+    """Whether a run's ``tuning`` is of a kind that is shown images.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    module, _, name = str(tuning.get("class_path", "")).rpartition(".")
+    if not module:
+        return False
+    try:
+        return bool(getattr(importlib.import_module(module), name).sees_images)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"tuning.class_path is {module}.{name}: {error}. Use the path of a class.") from error
 
 
 def masked_tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
@@ -104,6 +122,8 @@ class Check:
     """How many samples to keep."""
     report: Report
     """What became of the records."""
+    several_images: bool = False
+    """Whether a record may have more than one."""
     samples: list[Row] = field(default_factory=list)
     """The first rows that are used."""
     problems: int = 0
@@ -139,7 +159,7 @@ class Check:
         if not reason and row.media and self.media == "refuse":
             reason = "it comes with an image, but data.media is 'refuse' (text-only training)"
         if not reason and row.media and self.media == "attach":
-            reason = image_problem(row.media, decode=True)
+            reason = image_problem(row.media, decode=True, several=self.several_images)
         if reason:
             self.problems += 1
             yield row.record_id, reason
@@ -196,7 +216,8 @@ def validate_data(config: ValidateConfig) -> int:
     console = Console()
     tokenizer = _tokenizer(config.base)
     data = config.data
-    if config.conditioner and data.media == "refuse":
+    tuned_to_see = _tuned_to_see(config.tuning)
+    if (config.conditioner or tuned_to_see) and data.media == "refuse":
         data = replace(data, media="attach")
     preparer = Preparer(load_template(data.template, tokenizer), Encoder(tokenizer), data)
     problems = 0
@@ -204,7 +225,8 @@ def validate_data(config: ValidateConfig) -> int:
         sources = expand_sources(listed)
         if not sources:
             continue
-        check = Check(preparer, data.media, config.samples, Report(data.max_length, sources=len(sources)))
+        report = Report(data.max_length, sources=len(sources))
+        check = Check(preparer, data.media, config.samples, report, tuned_to_see)
         _check_split(split, sources, check, console)
         if split == "train":
             _show_batches(check.report, config.training, console)

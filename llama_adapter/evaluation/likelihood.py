@@ -20,6 +20,7 @@ from llama_adapter.data import Turn
 from llama_adapter.data.collator import padded
 from llama_adapter.data.encoding import IGNORE, answer_labels
 from llama_adapter.data.records import RecordProblem
+from llama_adapter.data.template_base import lifted_media
 from llama_adapter.errors import UserError
 from llama_adapter.generation.generator import Generator
 from llama_adapter.training.labelled_loss import LabelledLoss
@@ -60,18 +61,19 @@ class AnswerScorer:
         Raises:
             UserError: a prompt or an answer is empty, or does not fit the template or the model's context.
         """
-        rows = [self.encode(turns, answer) for turns, answer in pairs]
+        shown = [None] * len(pairs) if images is None else list(images)
+        rows = [self.encode(*pair, image) for pair, image in zip(pairs, shown, strict=True)]
         order = sorted(range(len(rows)), key=lambda place: len(rows[place][0]), reverse=True)
         values = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            seen = self.generator.seen([images[place] for place in places] if images is not None else [])
+            seen = self.generator.seen([shown[place] for place in places])
             found = self._score([rows[place] for place in places], seen)
             for place, value in zip(places, found, strict=True):
                 values[place] = value
         return values
 
-    def encode(self, turns: Sequence[Turn], answer: str) -> Row:
+    def encode(self, turns: Sequence[Turn], answer: str, image: Any = None) -> Row:
         """The tokens of a prompt with its answer; labels only where the answer itself stands.
 
         Raises:
@@ -79,9 +81,12 @@ class AnswerScorer:
         """
         template = self.generator.template
         try:
-            rendered = template.render([*turns, Turn("assistant", answer)])
+            read = self.generator.read(turns, image)
+            rendered = template.render([*read, Turn("assistant", answer)])
         except RecordProblem as problem:
             raise UserError(f"{problem}. Use another --template, or other prompts.") from problem
+        if self.generator.encoder.media_token_id is not None:
+            rendered = lifted_media(rendered)
         (encoded,) = self.generator.encoder.encode([rendered], template.add_special_tokens)
         first, last = rendered.answers[-1]
         written = rendered.text[first:last].rstrip().removesuffix(template.end_token)
@@ -91,8 +96,9 @@ class AnswerScorer:
                 f"The answer {answer!r} to {turns[-1].full_text!r} cannot be scored, one of them has no "
                 "tokens. Use texts that are not empty."
             )
+        ids, labels = self.generator.placed(encoded.ids, labels, image)
         self._check_room(len(labels))
-        return encoded.ids, labels
+        return ids, labels
 
     def _check_room(self, length: int) -> None:
         """Refuses what the model cannot take in."""

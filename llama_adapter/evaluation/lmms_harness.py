@@ -15,7 +15,6 @@ from llama_adapter.data import Turn
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.likelihood import AnswerScorer
 from llama_adapter.generation.config import SamplingConfig, SessionConfig
-from llama_adapter.generation.prompts import with_image
 from llama_adapter.generation.session import Session
 
 try:
@@ -123,7 +122,7 @@ class LlamaAdapterLMM(lmms):
             raise UserError(f"Document {rest[1]} has {len(pictures)} pictures. Use tasks with one at most.")
         image = pictures[0] if pictures else None
         system = [Turn("system", self.session.config.system)] if self.session.config.system else []
-        return with_image([*system, Turn("user", context)], image), image
+        return [*system, Turn("user", context)], image
 
     def _document(self, rest: Sequence[Any]) -> Any:
         """The document that a request is about."""

@@ -14,8 +14,9 @@ from llama_adapter.data.identity import json_digest, weights_digest
 from llama_adapter.evaluation.likelihood import AnswerScorer
 from llama_adapter.evaluation.task import EvaluateConfig, Question
 from llama_adapter.generation.config import SessionConfig
-from llama_adapter.generation.prompts import with_image, with_system
-from llama_adapter.generation.session import Session, name_adapters
+from llama_adapter.generation.prompts import with_system
+from llama_adapter.generation.session import BASE, Session, name_adapters
+from llama_adapter.multimodal.whole import is_whole
 
 
 @runtime_checkable
@@ -74,7 +75,7 @@ class ModelPredictor:
 
     def length(self, question: Question) -> int:
         """See ``Predictor.length``."""
-        return len(self.generator.encode(self._turns(question)))
+        return len(self.generator.encode(self._turns(question), self._image(question)))
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """See ``Predictor.answer``."""
@@ -92,8 +93,7 @@ class ModelPredictor:
 
     def _turns(self, question: Question) -> list[Turn]:
         """The conversation that an answer continues."""
-        turns = with_system([Turn("user", question.prompt)], self.config.system)
-        return with_image(turns, self._image(question))
+        return with_system([Turn("user", question.prompt)], self.config.system)
 
     def _image(self, question: Question) -> str | None:
         """The picture that is shown with a question."""
@@ -106,7 +106,9 @@ class ModelPredictor:
 
 
 def sees_images(config: SessionConfig) -> bool:
-    """Whether the adapter that answers was trained with images, before anything is loaded."""
+    """Whether the model that answers was trained with images, before anything is loaded."""
     folders = name_adapters(config.adapter)
-    chosen = config.use or next(iter(folders), None)
+    chosen = config.use or next(iter(folders), BASE)
+    if chosen == BASE:
+        return is_whole(config.base)
     return chosen in folders and has_conditioner(folders[chosen])

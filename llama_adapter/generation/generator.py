@@ -21,11 +21,12 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_adapter.data import Encoder, Turn, load_template
+from llama_adapter.data.encoding import IGNORE
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
 from llama_adapter.generation.config import SamplingConfig
 from llama_adapter.generation.streaming import TextStream
-from llama_adapter.multimodal.sight import Sight
+from llama_adapter.multimodal.sight import Seeing
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Generator:
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         template: str | None = None,
-        sight: Sight | None = None,
+        sight: Seeing | None = None,
     ) -> None:
         """Prepares the template.
 
@@ -58,7 +59,8 @@ class Generator:
         self.tokenizer = tokenizer
         self.template_name = template or default_template(tokenizer)
         self.template = load_template(self.template_name, tokenizer)
-        self.encoder = Encoder(tokenizer)  # the one that training uses, so that a prompt has the same tokens
+        # the one that training uses, so that a prompt has the same tokens
+        self.encoder = Encoder(tokenizer, None if sight is None else sight.media_token_id)
 
     def generate(
         self,
@@ -106,9 +108,10 @@ class Generator:
         answers: list[str] = []
         for start in range(0, len(conversations), settings.batch_size):
             batch = slice(start, start + settings.batch_size)
-            rows = [self.encode(turns) for turns in conversations[batch]]
+            shown = list(images[batch]) if images is not None else [None] * len(conversations[batch])
+            rows = [self.encode(*pair) for pair in zip(conversations[batch], shown, strict=True)]
             names = None if adapters is None else list(adapters[batch])
-            seen = self.seen(images[batch] if images is not None else [None] * len(rows))
+            seen = self.seen(shown)
             new = self._continue(rows, settings, adapters=names, seen=seen)
             answers += [self._text(row, tokens) for row, tokens in zip(rows, new, strict=True)]
         return answers
@@ -131,19 +134,23 @@ class Generator:
         Returns:
             The whole answer.
         """
-        row = self.encode(turns)
+        row = self.encode(turns, image)
         stream = TextStream(lambda tokens: self._text(row, self._cut(tokens)), write)
         (tokens,) = self._continue([row], settings, stream, seen=self.seen([image]))
         return self._text(row, tokens)
 
-    def encode(self, turns: Sequence[Turn]) -> list[int]:
-        """The tokens that the model is shown for a conversation.
+    def encode(self, turns: Sequence[Turn], image: Any = None) -> list[int]:
+        """The tokens that the model is shown for a conversation, those that stand for its image included.
+
+        Args:
+            turns: a conversation that ends with the user's turn.
+            image: what is shown with it; None for nothing.
 
         Raises:
             UserError: the template has no place for the conversation, or it has no tokens at all.
         """
         try:
-            text = self.template.render_prompt(turns)
+            text = self.template.render_prompt(self.read(turns, image))
         except RecordProblem as problem:
             raise UserError(f"{problem}. Use another --template, or other prompts.") from problem
         tokens = self.encoder.encode_prompt(text, self.template.add_special_tokens)
@@ -151,7 +158,22 @@ class Generator:
             tokens = [self.tokenizer.bos_token_id]
         if not tokens:
             raise UserError(f"The prompt {text!r} has no tokens. Use a longer one.")
-        return list(tokens)
+        ids, _ = self.placed(tokens, [], image)
+        return ids
+
+    def read(self, turns: Sequence[Turn], image: Any) -> Sequence[Turn]:
+        """A conversation as the model reads it beside an image."""
+        return turns if image is None or self.sight is None else self.sight.read(turns, image)
+
+    def placed(self, tokens: Sequence[int], labels: Sequence[int], image: Any) -> tuple[list[int], list[int]]:
+        """Tokens and labels, or no labels, of a text with what stands for its image."""
+        if image is None or self.sight is None or self.sight.media_token_id is None:
+            return list(tokens), list(labels)
+        mark, places = self.sight.media_token_id, self.sight.places(tokens, image)
+        return (
+            [tokens[place] if place >= 0 else mark for place in places],
+            [labels[place] if place >= 0 else IGNORE for place in places] if labels else [],
+        )
 
     def seen(self, images: Sequence[Any]) -> dict[str, Any]:
         """What the model takes of the images of a batch, beside the tokens.

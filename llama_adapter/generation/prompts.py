@@ -13,7 +13,6 @@ from typing import Any
 from llama_adapter.data import Turn
 from llama_adapter.data.fields import Parsed, listed, media_paths, message_turns
 from llama_adapter.data.formats import images_of, read_conversations
-from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
 from llama_adapter.multimodal.inputs import MODALITIES, Mix, as_shown, read_inputs
@@ -108,7 +107,7 @@ def _prompt(row: Any, place: str, folder: Path, system: str | None) -> Prompt:
         image = as_shown(read_inputs({**inputs, "image": [*images, *inputs.get("image", [])]}, folder))
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
-    asked = with_image(with_system(turns, system), image)
+    asked = with_system(turns, system)
     return Prompt(place, asked, _adapter(row, place), _id(row, place), image)
 
 
@@ -122,11 +121,6 @@ def _inputs(row: Any) -> dict[str, list[str]]:
     if not known or not all(isinstance(one, str) for values in found.values() for one in values):
         raise UserError(f"inputs is {given!r}. Use files or texts under some of {MODALITIES}.")
     return found
-
-
-def with_image(turns: list[Turn], image: Any) -> list[Turn]:
-    """A conversation as a model reads it that sees its image beside the text: without placeholders."""
-    return turns if image is None else [without_placeholders(turn) for turn in turns]
 
 
 def _turns(row: Any, place: str) -> tuple[list[Turn], list[str]]:

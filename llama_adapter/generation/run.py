@@ -17,7 +17,7 @@ from llama_adapter.data.images import read_image
 from llama_adapter.errors import UserError
 from llama_adapter.generation.chat import Chat
 from llama_adapter.generation.config import GenerateConfig
-from llama_adapter.generation.prompts import Prompt, read_prompts, with_image, with_system
+from llama_adapter.generation.prompts import Prompt, read_prompts, with_system
 from llama_adapter.generation.session import BASE, Session, check_images, check_names, name_adapters
 from llama_adapter.multimodal.inputs import as_shown, read_inputs
 
@@ -28,7 +28,7 @@ def run(config: GenerateConfig) -> int:
     prompts = _prompts(config)  # before the model is loaded: a wrong file is told at once
     folders = name_adapters(config.adapter)
     check_names(prompts, [*folders, BASE])
-    check_images(prompts, folders, config.use or next(iter(folders), BASE))
+    check_images(prompts, folders, config.use or next(iter(folders), BASE), config.base)
     if config.output is not None:
         check_writable(Path(config.output))
     if not stderr.is_terminal:
@@ -88,7 +88,7 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
         image = as_shown([inputs[number]] if config.one_image_each else inputs)
         if isinstance(image, str):
             read_image(image)
-        turns = with_image(with_system([Turn("user", text)], config.system), image)
+        turns = with_system([Turn("user", text)], config.system)
         prompts.append(Prompt(f"prompt:{number + 1}", turns, image=image))
     return prompts
 

@@ -32,7 +32,8 @@ from llama_adapter.models import (
 )
 from llama_adapter.multimodal.inputs import Mix
 from llama_adapter.multimodal.model import ImageConditionedModel, saved_vision
-from llama_adapter.multimodal.sight import SENSES, Sight, make_sight, only_images
+from llama_adapter.multimodal.sight import SENSES, Seeing, make_sight, only_images
+from llama_adapter.multimodal.whole import is_whole, open_whole
 
 BASE = "base"
 NO_ADAPTER = "__base__"
@@ -58,12 +59,19 @@ class Session:
             quantization=config.quantization,
             device_map=str(device) if quantised else None,  # quantised weights are made where they stay
         )
+        whole = open_whole(base) if is_whole(base.name_or_path) else None
         self.tokenizer = load_tokenizer(base)
-        model = load_base(base)
+        if whole is not None and self.folders:
+            raise UserError(
+                f"{base.name_or_path!r} sees by itself, and adapters came, too: {list(self.folders)}. "
+                "Leave --adapter out, or use the base that they name."
+            )
+        model = load_base(base) if whole is None else whole.model
         self.model: PreTrainedModel | PeftModel = load_adapter(model, self.folders) if self.folders else model
         if not quantised:
             cast("nn.Module", self.model).to(device)
-        self._sights: dict[str, Sight] = {}
+        self._sights: dict[str, Seeing] = {} if whole is None else {BASE: whole}
+        self._base_folder = base.name_or_path
         self._without_adapter = ExitStack()
         self.current = BASE
         self.use(config.use or next(iter(self.folders), BASE))
@@ -98,8 +106,8 @@ class Session:
         """The generator of a name; it sees images if they were part of the adapter's training."""
         return Generator(self.model, self.tokenizer, template or self._template(name), self.sight(name))
 
-    def sight(self, name: str) -> Sight | None:
-        """What shows an adapter images; None for one that was trained without.
+    def sight(self, name: str) -> Seeing | None:
+        """What shows an adapter, or a base that sees by itself, images; None for one that sees none.
 
         Raises:
             UserError: its conditioner cannot be loaded.
@@ -155,7 +163,7 @@ class Session:
         """The template that an adapter was trained with, or the one asked for; None for the tokenizer's."""
         if self.config.template != "auto":
             return self.config.template
-        return read_notes(self.folders[name]).template if name in self.folders else None
+        return read_notes(self.folders.get(name, self._base_folder)).template
 
     def _recorded_base(self) -> str:
         """The base model that the first adapter names.
@@ -185,19 +193,24 @@ def check_names(prompts: Sequence[Prompt], known: Sequence[str]) -> None:
             )
 
 
-def check_images(prompts: Sequence[Prompt], folders: Mapping[str, Path], chosen: str) -> None:
+def check_images(
+    prompts: Sequence[Prompt], folders: Mapping[str, Path], chosen: str, base: str | None = None
+) -> None:
     """Refuse images that nobody would look at.
 
     Args:
         prompts: what is asked.
         folders: of the adapters, by name.
         chosen: who answers prompts that name no adapter.
+        base: folder or name of the base model, where it is given.
 
     Raises:
         UserError: says which prompt.
     """
     for prompt in prompts:
         name = prompt.adapter or chosen
+        if name == BASE and is_whole(base):
+            continue
         if prompt.image is not None and not (name in folders and has_conditioner(folders[name])):
             shown = f"the image {prompt.image!r}" if isinstance(prompt.image, str) else prompt.image
             raise UserError(

@@ -8,6 +8,7 @@ Dimensions: R rows, N feature tokens of an image, C their width.
 """
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +17,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from llama_adapter.data import Turn
 from llama_adapter.data.identity import weights_digest
+from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.errors import UserError
 from llama_adapter.multimodal.inputs import Mix, Mixing
 from llama_adapter.multimodal.model import ImageConditionedModel
@@ -33,7 +36,60 @@ Blend: TypeAlias = Callable[[Float[Tensor, "R E"]], Float[Tensor, "R E"]]
 """What becomes of global features before the conditioner takes them."""
 
 
-class Sight:
+class Seeing(ABC):
+    """What a model that sees needs besides the tokens of a text."""
+
+    model: Any
+    """What is run, with all that its ``inputs`` are for."""
+    media_token_id: int | None = None
+    """What stands for images among the tokens; None for a model that takes them beside the text."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Everything besides images and language model that decides what is seen."""
+
+    @abstractmethod
+    def inputs(self, images: Sequence[Any]) -> dict[str, Shaped[Tensor, "..."]]:
+        """What the model takes beside the tokens of R rows.
+
+        Args:
+            images: what each row is shown, a file, a picture of Pillow or a ``Mix``; None for text alone.
+
+        Raises:
+            UserError: something cannot be read, or not be shown.
+        """
+
+    def prepare(self, images: Sequence[str], progress: bool = False) -> None:  # noqa: B027 - most need not
+        """Get ready for images that will be shown, where that saves time.
+
+        Args:
+            images: files.
+            progress: show a bar.
+        """
+
+    def read(self, turns: Sequence[Turn], image: Any) -> list[Turn]:
+        """A conversation as the model reads it beside an image: without placeholders.
+
+        Args:
+            turns: which may have some.
+            image: what is shown with it.
+        """
+        del image
+        return [without_placeholders(turn) for turn in turns]
+
+    def places(self, tokens: Sequence[int], image: Any) -> list[int]:
+        """Of each place in the model's row its place among the text's tokens; -1 for tokens of the image.
+
+        Args:
+            tokens: of the text.
+            image: what is shown with it.
+        """
+        del image
+        return list(range(len(tokens)))
+
+
+class Sight(Seeing):
     """Shows a model images by their files."""
 
     mixing: Mixing = "published"
@@ -180,14 +236,14 @@ def make_sight(
         UserError: the visual cache cannot be used with this model.
     """
     config = model.encoder_config
-    maker = Sight if config is None or config.kind not in SENSES else _named(SENSES[config.kind])
-    blend = None if visual_cache is None else _named(VISUAL_CACHE)(visual_cache, config)
+    maker = Sight if config is None or config.kind not in SENSES else named(SENSES[config.kind])
+    blend = None if visual_cache is None else named(VISUAL_CACHE)(visual_cache, config)
     sight: Sight = maker(model, cache, blend)
     sight.mixing = mixing
     return sight
 
 
-def _named(place: str) -> Any:
+def named(place: str) -> Any:
     """What a text of the form `module:name` names."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -6,6 +6,7 @@ is not so on meta. It does not know what is done with the model.
 """
 
 import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -68,7 +69,7 @@ def build_on_meta(
     dtype: torch.dtype,
     features: FeatureShape | None = None,
 ) -> nn.Module:
-    """The frozen base in ``dtype`` with what the run trains, all on the meta device.
+    """The base in ``dtype`` with what the run trains, all on the meta device.
 
     Args:
         base_config: of the base.
@@ -79,6 +80,14 @@ def build_on_meta(
     Raises:
         UserError: the adapter does not fit the base.
     """
+    if config.tuning is not None:
+        with torch.device("meta"):
+            precision: Any = str(dtype).removeprefix("torch.")
+            whole = config.tuning.empty_model(replace(config.base, dtype=precision))
+        ParameterGroups(TrainedParts.of(whole), config.groups)
+        return whole
+    if config.adapter is None:
+        raise UserError(f"adapter is {config.adapter}. Use one, or tuning.")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             copy.deepcopy(base_config),  # the model writes its precision there
@@ -88,9 +97,9 @@ def build_on_meta(
         )
         model.requires_grad_(False)
         adapted = attach_adapter(model, config.adapter)
-        whole = adapted if config.images is None else _seeing(adapted, config, features)
-    ParameterGroups(TrainedParts.of(whole), config.groups)  # freezes what is in none
-    return whole
+        seeing = adapted if config.images is None else _seeing(adapted, config, features)
+    ParameterGroups(TrainedParts.of(seeing), config.groups)  # freezes what is in none
+    return seeing
 
 
 def _seeing(adapted: PeftModel, config: TrainConfig, features: FeatureShape | None) -> nn.Module:

@@ -16,7 +16,7 @@ from llama_adapter.training.activation_memory import CheckpointingPolicy
 from llama_adapter.training.batch_choice import Batching, check_batching
 from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
-from llama_adapter.training.requested import check_checkpointing, check_settings
+from llama_adapter.training.requested import check_checkpointing, check_processes, check_settings
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,8 @@ class TrainingConfig(TrainingArguments):
 
     preset: PresetName | None = None
     """Published hyper-parameters for every setting left at its default: ``v1`` (LLaMA-Adapter),
-    ``v1_scienceqa``, ``v2_pretrain`` (stage on image-text pairs) or ``v2`` (instruction stage)."""
+    ``v1_scienceqa``, ``v2_pretrain`` (stage on image-text pairs) or ``v2`` (instruction stage);
+    ``sphinx_pretrain``, ``sphinx`` (its two stages) or ``sphinx_x``, which train whole models."""
 
     learning_rate: float = 1e-3
     """Peak learning rate. Adapters want more than full fine-tuning: 1e-3 at 7B, up to 5e-3 for models of
@@ -63,6 +64,10 @@ class TrainingConfig(TrainingArguments):
 
     loss_chunk_rows: int | None = None
     """Labelled tokens whose logits are there at once; None takes the measured default."""
+
+    fsdp: bool | str | None = None  # type: ignore[assignment]  # the host takes true as well
+    """true: shard weights, gradients and optimiser states over the processes of torchrun, with FSDP2.
+    ``fsdp_config`` says how: see docs/full-tuning.md."""
 
     checkpointing: CheckpointingPolicy = "auto"
     """What is computed again in the backward pass instead of kept. ``selective``: outputs of the MLPs'
@@ -149,6 +154,7 @@ class TrainingConfig(TrainingArguments):
             raise UserError(
                 f"Settings under `training` do not fit together: {error}. Set them as the message says."
             ) from error
+        check_processes(self)
         check_checkpointing(self)
         check_batching(self, self.batching, self.tokens_per_batch)
         if self.types == "published" and self.batching != "rows":

@@ -29,7 +29,8 @@ class GroupConfig:
 
     parts: list[str]
     """Parts by name: prompt, gate, new_gate, bias, output_scale, input_scale, lora, norm, conditioner.
-    ``prompt[0:8]`` takes layers 0 to 7 only."""
+    ``prompt[0:8]`` takes layers 0 to 7 only. With ``tuning``: the modules of the model, such as view_tokens,
+    language_model."""
     records: Literal["all", "images", "text"] = "all"
     """All records, those with an image, or those without."""
     learning_rate: float | None = None

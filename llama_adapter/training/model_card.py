@@ -72,13 +72,14 @@ def write_card(folder: Path, base: str, kind: str, template: str | None, sees: b
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def generate_command(base: str, adapter: str, sees: bool = False) -> str:
-    """The command line that asks an adapter a question.
+def generate_command(base: str, adapter: str | None, sees: bool = False) -> str:
+    """The command line that asks a trained model a question.
 
     Args:
         base: Name or path of the base model.
-        adapter: Folder of the adapter.
+        adapter: Folder of the adapter; None for a base that was trained itself.
         sees: Whether it can be shown an image.
     """
     image = " --image FILE" if sees else ""
-    return f'llama-adapter generate --base {base} --adapter {adapter}{image} --prompt "..."'
+    adapted = "" if adapter is None else f" --adapter {adapter}"
+    return f'llama-adapter generate --base {base}{adapted}{image} --prompt "..."'

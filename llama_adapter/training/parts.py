@@ -105,10 +105,10 @@ def part_of(name: str, adapters: Set[str]) -> str | None:
 
     Args:
         name: path of the parameter.
-        adapters: names of the adapters.
+        adapters: names of the adapters; without any, parts are the modules that a model consists of.
     """
     path = name.split(".")
     before = next((place for place, word in enumerate(path) if word in adapters and place > 0), None)
     if before is not None:
         return path[before - 1].removeprefix(_METHOD_PREFIX)
-    return CONDITIONER if CONDITIONER in path[:1] else None
+    return path[0] if not adapters or path[0] == CONDITIONER else None

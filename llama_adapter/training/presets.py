@@ -1,14 +1,14 @@
 """Published hyper-parameters as data: one table per recipe, applied to whatever was left at its default.
 
-What is unusual: the learning rate is not in the tables. The recipes give a base rate per 256 rows, so the
-rate that is used follows from the rows of one optimiser step, and those are part of the recipe too (32). The
-tables do not know the adapter itself; its own presets (prompt length, layers, gates) belong to the adapter's
-config.
+What is unusual: the adapters' learning rates are not in the tables. Their recipes give a base rate per 256
+rows, so the rate that is used follows from the rows of one optimiser step, and those are part of the recipe
+too. The tables do not know the adapter itself; its own presets (prompt length, layers, gates) belong to the
+adapter's config.
 """
 
 from typing import Any, Literal
 
-PresetName = Literal["v1", "v1_scienceqa", "v2_pretrain", "v2"]
+PresetName = Literal["v1", "v1_scienceqa", "v2_pretrain", "v2", "sphinx_pretrain", "sphinx", "sphinx_x"]
 
 ROWS_PER_RATE = 256
 """The base learning rate of the recipes is stated for this many rows per optimiser step."""
@@ -35,7 +35,19 @@ _V1: dict[str, Any] = {
     "warmup_epochs": 2.0,
 }
 
+_SPHINX: dict[str, Any] = {
+    **_COMMON,
+    "learning_rate": 2e-5,
+    "weight_decay": 0.0,
+    "max_grad_norm": 8.0,
+    "num_train_epochs": 1.0,
+    "bf16": True,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
+    "sphinx_pretrain": {**_SPHINX, "learning_rate": 5e-5, "min_learning_rate": 5e-6, "warmup_epochs": 0.03},
+    "sphinx": {**_SPHINX, "warmup_epochs": 0.03, "types": "published"},
+    "sphinx_x": {**_SPHINX, "warmup_epochs": 0.01},
     "v1": _V1,
     "v1_scienceqa": {**_V1, "per_device_train_batch_size": 8},
     "v2_pretrain": {
@@ -50,9 +62,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """``v1``: language-only LLaMA-Adapter; ``v1_scienceqa``: the same with the paper's batch for ScienceQA.
 ``v2_pretrain`` and ``v2``: LLaMA-Adapter V2's stages on image-text pairs and on instructions (bias, scale and
-norm tuning)."""
+norm tuning). ``sphinx_pretrain`` and ``sphinx``: SPHINX's stages, ``sphinx_x``: the one stage of SPHINX-X;
+whole models train, at the rate that is stated; mixtures of experts at a quarter of it (5e-6)."""
 
-PRESET_ROWS: dict[str, int] = {"v1": 32, "v1_scienceqa": 64, "v2_pretrain": 32, "v2": 32}
+PRESET_ROWS: dict[str, int] = {
+    "v1": 32,
+    "v1_scienceqa": 64,
+    "v2_pretrain": 32,
+    "v2": 32,
+    "sphinx_pretrain": 256,
+    "sphinx": 256,
+    "sphinx_x": 256,
+}
 """Rows of one optimiser step, over all devices and accumulation steps, that the recipe was run with."""
 
 

@@ -6,6 +6,7 @@ without a word. The checks do not know the model; what a model supports is said 
 """
 
 import logging
+import os
 import shutil
 
 import torch
@@ -153,6 +154,20 @@ def check_active(args: TrainingArguments, accelerator: Accelerator) -> None:
             f"mixed precision {args.mixed_precision!r} was asked for, but accelerate uses "
             f"{accelerator.mixed_precision!r}. Remove ACCELERATE_MIXED_PRECISION from the environment, "
             "or ask for the same precision."
+        )
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """Refuse processes that were started together and do not train together.
+
+    Raises:
+        UserError: a launcher started several, and this one is alone.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and args.world_size == 1:
+        raise UserError(
+            f"{started} processes were started together, and each would train alone on {args.device.type}. "
+            "Set training.use_cpu=true to train together on CPUs, or start one process."
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from peft import PeftConfig
 
 from llama_adapter.errors import UserError
@@ -76,6 +77,24 @@ def check_same_adapter(checkpoint: Path, config: PeftConfig) -> None:
         raise UserError(
             f"The checkpoint {checkpoint} holds another adapter ({'; '.join(differing)}). "
             "Use the settings it was trained with, or choose another output_dir."
+        )
+
+
+def check_same_sharing(checkpoint: Path, sharded: bool) -> None:
+    """Compare how a checkpoint was written with how the run is shared out; the number of processes is free.
+
+    Args:
+        checkpoint: a complete one.
+        sharded: whether this run shards its weights.
+
+    Raises:
+        UserError: one is sharded and the other is not.
+    """
+    if any(checkpoint.glob(f"{FSDP_MODEL_NAME}*")) != sharded:
+        was, now = ("without", "with") if sharded else ("with", "without")
+        raise UserError(
+            f"The checkpoint {checkpoint} was written {was} fsdp, and this run is {now} it. Resume as it was "
+            "written, on any number of processes, or use its weights as base.name_or_path of a new run."
         )
 
 

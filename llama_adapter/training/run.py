@@ -5,7 +5,6 @@ and a program can call the same pieces one by one. This module holds no training
 """
 
 import json
-import logging
 import shutil
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from importlib.metadata import version
@@ -26,22 +25,24 @@ from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, 
 from llama_adapter.training.checkpoint import checkpoint_folders
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.groups import GroupConfig, ParameterGroups
-from llama_adapter.training.images import Collate, ImageSettings, attach_images
+from llama_adapter.training.images import ImageSettings, attach_images
 from llama_adapter.training.model_card import generate_command
 from llama_adapter.training.parts import TrainedParts
 from llama_adapter.training.start import start_from
 from llama_adapter.training.summary import end_table, start_table
 from llama_adapter.training.trainer import Trainer
+from llama_adapter.training.tuning import FullTuning, Setup, TuningConfig, with_master_weights
 from llama_adapter.vision import VisionConfig
-
-_log = logging.getLogger(__name__)
 
 AdapterConfig: TypeAlias = ZeroInitConfig | LoraConfig | PeftConfig
 """The adapter of a run: options of ``zero_init`` or of LoRA; any other PEFT config by ``class_path``."""
 
 ImageConditionerConfig: TypeAlias = VisualQueriesConfig | GlobalFeaturesConfig | ConditionerConfig
 """The conditioner of a run. One of another package goes by its ``kind``, with settings by ``class_path``."""
-set_parsing_settings(subclasses_enabled=[ConditionerConfig])
+
+TuningSettings: TypeAlias = FullTuning | TuningConfig
+"""What trains in place of an adapter: a language model's weights; another kind by its ``class_path``."""
+set_parsing_settings(subclasses_enabled=[ConditionerConfig, TuningConfig])
 
 
 @dataclass(kw_only=True)
@@ -49,10 +50,13 @@ class TrainConfig:
     """Everything that decides a training run."""
 
     base: BaseModelConfig
-    """The frozen model."""
+    """The pretrained model; frozen, where an adapter trains."""
 
-    adapter: AdapterConfig
-    """What is trained."""
+    adapter: AdapterConfig | None = None
+    """What is trained on a frozen base: an adapter."""
+
+    tuning: TuningSettings | None = None
+    """What is trained in place of an adapter: weights of the base itself."""
 
     data: DataConfig
     """Records, template and lengths."""
@@ -76,6 +80,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse parts that need others."""
+        if (self.adapter is None) == (self.tuning is None):
+            both = "neither adapter nor tuning is set" if self.adapter is None else "both are set"
+            raise UserError(
+                f"Of adapter and tuning {both}. Use adapter for a frozen base, or tuning for its weights."
+            )
+        if self.tuning is not None:
+            self._check_tuning(self.tuning)
         if (self.vision is None) != (self.conditioner is None):
             raise UserError(
                 f"vision={self.vision} and conditioner={self.conditioner} belong together. "
@@ -96,6 +107,20 @@ class TrainConfig:
         if self.data.media == "refuse":
             self.data = replace(self.data, media="attach")
 
+    def _check_tuning(self, tuning: TuningConfig) -> None:
+        """Refuse what adapters alone have; the base's weights train."""
+        given = {"vision": self.vision, "conditioner": self.conditioner, "start_from": self.start_from}
+        if extra := [name for name, value in given.items() if value is not None]:
+            raise UserError(f"{extra} came with tuning. Use them with an adapter, or leave them out.")
+        self.base = with_master_weights(self.base)
+        if tuning.sees_images and self.data.media == "refuse":
+            self.data = replace(self.data, media="attach")
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether images of records are shown to the model."""
+        return self.conditioner is not None or (self.tuning is not None and self.tuning.sees_images)
+
     @property
     def prompt_length(self) -> int:
         """Prompts per layer of the adapter."""
@@ -110,7 +135,7 @@ class TrainConfig:
 
 
 def train(config: TrainConfig) -> int:
-    """Train an adapter, save it to ``OUTPUT_DIR/adapter`` and print what came out.
+    """Train, save the result to ``OUTPUT_DIR/adapter`` or ``OUTPUT_DIR/model`` and print what came out.
 
     Raises:
         UserError: When the config, the data or the machine do not allow the run.
@@ -127,17 +152,19 @@ def train(config: TrainConfig) -> int:
     trainer.train(resume_from_checkpoint=resume)
     if trainer.eval_dataset is not None and not _evaluated_last_step(trainer):
         trainer.evaluate()
-    adapter = output_dir / "adapter"
-    trainer.save_adapter(adapter)
-    trainer.console.print(end_table(trainer, adapter))
-    command = generate_command(config.base.name_or_path, str(adapter), config.images is not None)
+    whole = config.tuning is not None
+    result = output_dir / ("model" if whole else "adapter")
+    trainer.save_result(result)
+    trainer.console.print(end_table(trainer, result))
+    base, adapter = (str(result), None) if whole else (config.base.name_or_path, str(result))
+    command = generate_command(base, adapter, config.sees_images)
     trainer.console.print(f"Try it: {command}", highlight=False, soft_wrap=True)
     trainer.end()
     return 0
 
 
 def build_trainer(config: TrainConfig) -> Trainer:
-    """Load the base, attach the adapter, build the data and the trainer, in this order.
+    """Load the model, build the data and the trainer, in this order.
 
     Raises:
         UserError: When one of them does not fit.
@@ -145,43 +172,52 @@ def build_trainer(config: TrainConfig) -> Trainer:
     args = config.training
     if args.process_index > 0:
         disable_progress_bar()
-    tokenizer = load_tokenizer(config.base)
-    base = load_base(config.base)
-    set_seed(
-        args.seed
-    )  # the adapter's first weights: the same on every rank, and in every run with this seed
-    adapted = attach_adapter(base, config.adapter)
-    seeing = None if config.images is None else config.images.model(adapted, config.prompt_length, args.seed)
-    with args.main_process_first(desc="tokenising the data"):
-        data = build_datasets(config.data, tokenizer)
+    set_seed(args.seed)  # new weights: the same on every rank, and in every run with this seed
+    setup = (
+        _adapter(config) if config.tuning is None else config.tuning.set_up(config.base, config.data, args)
+    )
+    data = setup.data
     evaluation = data.evaluation if data.evaluation is not None and _has_rows(data.evaluation) else None
     _check_evaluation(args, evaluation)
-    model = adapted if seeing is None else seeing
-    parts = TrainedParts.of(model)
-    if config.start_from is not None:
-        start_from(config.start_from, parts)
-    groups = ParameterGroups(parts, config.groups)
-    attach = _as_it_is if seeing is None else attach_images(seeing, data, config.data, args)
     trainer = Trainer(
-        model=model,
+        model=setup.model,
         args=args,
         train_dataset=data.train,
         eval_dataset=evaluation,
-        data_collator=attach(PaddingCollator(_pad_id(tokenizer))),
-        processing_class=tokenizer,
+        data_collator=setup.add_media(PaddingCollator(_pad_id(setup.tokenizer))),
+        processing_class=setup.processor or setup.tokenizer,
         notes=AdapterNotes(
             template=config.data.template, base=config.base.name_or_path, max_length=config.data.max_length
         ),
-        groups=groups,
+        groups=ParameterGroups(TrainedParts.of(setup.model), config.groups),
     )
-    trainer.packing_collator = attach(PackingCollator())
+    trainer.packing_collator = setup.add_media(PackingCollator())
     trainer.console.print(data.report)
     return trainer
 
 
-def _as_it_is(collate: Collate) -> Collate:
-    """A collator to which nothing is added."""
-    return collate
+def _adapter(config: TrainConfig) -> Setup:
+    """A frozen base with an adapter, and a conditioner where images are shown.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if config.adapter is None:
+        raise UserError(f"adapter is {config.adapter}. Use one, or tuning.")
+    args = config.training
+    tokenizer = load_tokenizer(config.base)
+    base = load_base(config.base)
+    set_seed(args.seed)  # loading may have drawn numbers
+    adapted = attach_adapter(base, config.adapter)
+    seeing = None if config.images is None else config.images.model(adapted, config.prompt_length, args.seed)
+    with args.main_process_first(desc="tokenising the data"):
+        data = build_datasets(config.data, tokenizer)
+    model = adapted if seeing is None else seeing
+    if config.start_from is not None:
+        start_from(config.start_from, TrainedParts.of(model))
+    if seeing is None:
+        return Setup(model, tokenizer, data, lambda collate: collate)
+    return Setup(model, tokenizer, data, attach_images(seeing, data, config.data, args))
 
 
 def prepare_output_dir(output_dir: Path, resuming: bool, overwrite: bool) -> None:
@@ -216,6 +252,7 @@ def write_run_file(output_dir: Path, config: TrainConfig) -> None:
         "versions": {name: version(name) for name in packages},
         "base": _settings(config.base),
         "adapter": _settings(config.adapter),
+        "tuning": _settings(config.tuning),
         "data": _settings(config.data),
         "vision": _settings(config.vision),
         "conditioner": _settings(config.conditioner),

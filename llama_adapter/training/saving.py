@@ -22,14 +22,22 @@ from transformers.trainer_utils import TrainOutput
 
 from llama_adapter.models import AdapterNotes, write_notes
 from llama_adapter.training import checkpoint as files
+from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.model_card import write_card
 from llama_adapter.training.parts import TrainedParts
-from llama_adapter.training.resume import check_same_adapter, choose_checkpoint, warn_about_changes
+from llama_adapter.training.resume import (
+    check_same_adapter,
+    check_same_sharing,
+    choose_checkpoint,
+    warn_about_changes,
+)
 
 
 class CheckpointingTrainer(transformers.Trainer):
     """Saves complete checkpoints or none, and resumes from the last complete one."""
+
+    args: TrainingConfig
 
     def __init__(
         self,
@@ -92,20 +100,35 @@ class CheckpointingTrainer(transformers.Trainer):
             if self.parts.adapter is not None:
                 check_same_adapter(path, self.parts.adapter.active_peft_config)
             self.parts.check_same_beside(path)
+            check_same_sharing(path, bool(self.is_fsdp_enabled))
             warn_about_changes(path, self._facts())
         return chosen[0]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapter (no base weights) with its README and what generation needs to know."""
-        super().save_model(output_dir, _internal_call)
-        if self.args.should_save and self.parts.adapter is not None:
-            folder = Path(output_dir or self.args.output_dir or ".")
+        folder = Path(output_dir or self.args.output_dir or ".")
+        if self.is_fsdp_enabled and not _internal_call:
+            # results are whole; only checkpoints, from inside the host, are in parts where that was asked for
+            self._save(str(folder), self._whole_state())
+        else:
+            super().save_model(output_dir, _internal_call)
+        if not self.args.should_save:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_notes(folder, self.notes)
+        if self.parts.adapter is not None:
             config = self.parts.adapter.active_peft_config
             base = self.notes.base or config.base_model_name_or_path or "the base model"
             write_card(
                 folder, base, str(config.peft_type), self.notes.template, self.parts.conditioner is not None
             )
-            write_notes(folder, self.notes)
+
+    def _whole_state(self) -> dict[str, Any]:
+        """All weights of a sharded model, on the first process; tied ones once, as usual in files."""
+        state: dict[str, Any] = self.accelerator.get_state_dict(self.model)
+        for name in getattr(self.unwrapped, "all_tied_weights_keys", {}):
+            state.pop(name, None)
+        return state
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Let the host save the adapter, then what belongs beside it."""
@@ -138,8 +161,8 @@ class CheckpointingTrainer(transformers.Trainer):
         finally:
             self.model = whole
 
-    def save_adapter(self, folder: Path) -> None:
-        """Save the final adapter, as complete or absent as a checkpoint."""
+    def save_result(self, folder: Path) -> None:
+        """Save what came out, an adapter or a whole model, as complete or absent as a checkpoint."""
         staging = folder.with_name(f".incomplete-{folder.name}")
         written = staging / folder.name  # the README tells this name
         if self.args.should_save:
@@ -194,13 +217,22 @@ class CheckpointingTrainer(transformers.Trainer):
         else:
             super()._push_from_checkpoint(checkpoint_folder)
 
+    @property
+    def _rows_in_order(self) -> bool:
+        """Whether an optimiser step takes the next rows of an order that only the seed decides."""
+        plain = self.args.batching == "rows" and self.args.types == "mixed"
+        return plain and self.args.epoch_parts == 1 and not self.groups.joint
+
     def _facts(self) -> dict[str, Any]:
         """What decides the order of records; kept in manifests and compared when resuming."""
         data = self.train_dataset
+        shares = ("world_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+        if self._rows_in_order:  # how a step is shared out then does not matter
+            layout = {"rows_per_step": self.args.rows_per_step}
+        else:
+            layout = {name: getattr(self.args, name) for name in shares}
         return {
-            "world_size": self.args.world_size,
-            "per_device_train_batch_size": self.args.per_device_train_batch_size,
-            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            **layout,
             **{
                 name: getattr(self.args, name, None)
                 for name in ("batching", "tokens_per_batch", "epoch_parts", "types")

@@ -85,8 +85,8 @@ def _epochs(trainer: Trainer, batches: int) -> int:
     return max(min(math.ceil(epochs), _EPOCHS_SHOWN), 1)
 
 
-def end_table(trainer: Trainer, adapter: Path) -> Table:
-    """What came out: losses, speed, memory and where the adapter lies."""
+def end_table(trainer: Trainer, result: Path) -> Table:
+    """What came out: losses, speed, memory and where it lies."""
     history = trainer.state.log_history
     table = _table("Done")
     table.add_row("steps", f"{trainer.state.global_step:,} ({trainer.state.epoch or 0:.2f} epochs)")
@@ -106,9 +106,10 @@ def end_table(trainer: Trainer, adapter: Path) -> Table:
         kind = "allocated on the GPU" if trainer.args.device.type == "cuda" else "resident, weights included"
         table.add_row("peak memory", f"{last['peak_memory_gib']:.2f} GiB {kind}")
     _add_lower_layers(table, trainer)
-    for name, pattern in (("adapter", "adapter_model.*"), ("conditioner", CONDITIONER_FILE)):
-        if sizes := [file.stat().st_size for file in adapter.glob(pattern)]:
-            table.add_row(name, f"{adapter} ({sum(sizes) / 2**20:.2f} MiB)")
+    kinds = {"adapter": "adapter_model.*", "conditioner": CONDITIONER_FILE, "model": "model*.safetensors"}
+    for name, pattern in kinds.items():
+        if sizes := [file.stat().st_size for file in result.glob(pattern)]:
+            table.add_row(name, f"{result} ({sum(sizes) / 2**20:.2f} MiB)")
     return table
 
 

@@ -156,7 +156,15 @@ def test_another_batch_layout_is_noticed(resumable, caplog):
     resumable("run", max_steps=3).train()
     with caplog.at_level(logging.WARNING):
         resumable("run", gradient_accumulation_steps=4).train(resume_from_checkpoint=True)
-    assert "gradient_accumulation_steps was 2 when checkpoint-3 was written and is 4 now" in caplog.text
+    assert "rows_per_step was 4 when checkpoint-3 was written and is 8 now" in caplog.text
+
+
+def test_the_same_rows_in_other_shares_are_the_same_batches(resumable, caplog):
+    resumable("run", max_steps=3).train()
+    shares = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 1}
+    with caplog.at_level(logging.WARNING):
+        resumable("run", **shares).train(resume_from_checkpoint=True)
+    assert "sees other batches" not in caplog.text
 
 
 def test_checkpoints_hold_the_adapter_only(resumable, tmp_path):
@@ -213,7 +221,7 @@ def test_final_adapter_loads_elsewhere_and_says_how(resumable, base_dir, tmp_pat
     run.notes = AdapterNotes(template="alpaca", base=str(base_dir), max_length=64)
     run.train()
     folder = tmp_path / "run" / "adapter"
-    run.save_adapter(folder)
+    run.save_result(folder)
     assert files.defect(folder) is None
     assert "\nimport llama_adapter\n" in (folder / "README.md").read_text()
     assert read_notes(folder) == run.notes
@@ -226,10 +234,10 @@ def test_final_adapter_loads_elsewhere_and_says_how(resumable, base_dir, tmp_pat
 
 def test_saving_the_adapter_again_replaces_it(resumable, tmp_path):
     run = resumable("run", max_steps=2)
-    run.save_adapter(tmp_path / "adapter")
+    run.save_result(tmp_path / "adapter")
     before = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     run.train()
-    run.save_adapter(tmp_path / "adapter")
+    run.save_result(tmp_path / "adapter")
     after = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert files.defect(tmp_path / "adapter") is None

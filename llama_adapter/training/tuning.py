@@ -1,0 +1,152 @@
+"""Training a model's own weights, in place of an adapter on a frozen base: the seam, and its plainest kind.
+
+A kind of tuning says how its model comes to be, what of it trains, and how media get into its batches; data,
+batches, loss, schedule and checkpoints are those of any run. Packages that are built on the core add kinds by
+deriving from :class:`TuningConfig`; configurations name them by ``class_path``. What is unusual: weights that
+train are kept in float32 unless another precision is asked for, so that small updates are not rounded away;
+``training.bf16`` then computes in bf16.
+"""
+
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from llama_adapter.data import DataConfig, Datasets, build_datasets
+from llama_adapter.errors import UserError
+from llama_adapter.models import BaseModelConfig, load_base, load_tokenizer
+from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.images import Collate
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run trains, and on what."""
+
+    model: nn.Module
+    """Its trainable parameters are those that train."""
+    tokenizer: PreTrainedTokenizerBase
+    """With a pad token."""
+    data: Datasets
+    """All rows."""
+    add_media: Callable[[Collate], Collate]
+    """What adds media to the batches of a collator."""
+    processor: Any = None
+    """What is saved beside a whole model, if that is more than its tokenizer."""
+
+
+@dataclass(kw_only=True)
+class TuningConfig(ABC):
+    """What trains in place of an adapter."""
+
+    sees_images: ClassVar[bool] = False
+    """Whether images of records are shown to the model."""
+
+    @abstractmethod
+    def set_up(self, base: BaseModelConfig, data: DataConfig, args: TrainingConfig) -> Setup:
+        """Load the model and build the data.
+
+        Raises:
+            UserError: something does not fit.
+        """
+
+    @abstractmethod
+    def empty_model(self, base: BaseModelConfig) -> nn.Module:
+        """The model without its weights, for planning: on torch's current device, trainable as in a run.
+
+        Raises:
+            UserError: its settings cannot be read.
+        """
+
+
+@dataclass(kw_only=True)
+class FullTuning(TuningConfig):
+    """All or some of the weights of a language model."""
+
+    trainable: str | None = None
+    """Regular expression that is looked for in the names of parameters: those that have it train, the others
+    stay frozen. Left out, all train."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no expression."""
+        try:
+            re.compile(self.trainable or "")
+        except re.error as error:
+            raise UserError(
+                f"tuning.trainable is {self.trainable!r}, which is no regular expression: {error}. "
+                "Use a part of the parameters' names, such as 'norm' or 'layers\\.(3[01])\\.'."
+            ) from error
+
+    def set_up(self, base: BaseModelConfig, data: DataConfig, args: TrainingConfig) -> Setup:
+        """See ``TuningConfig.set_up``."""
+        tokenizer = load_tokenizer(base)
+        model = load_base(base)
+        self._choose(model)
+        with args.main_process_first(desc="tokenising the data"):
+            datasets = build_datasets(data, tokenizer)
+        return Setup(model, tokenizer, datasets, lambda collate: collate)
+
+    def empty_model(self, base: BaseModelConfig) -> nn.Module:
+        """See ``TuningConfig.empty_model``."""
+        model = empty_base(base)
+        self._choose(model)
+        return model
+
+    def _choose(self, model: nn.Module) -> None:
+        """Have the chosen parameters train.
+
+        Raises:
+            UserError: there are none.
+        """
+        found = 0
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(re.search(self.trainable or "", name) is not None)
+            found += weight.requires_grad
+        if not found:
+            names = [name for name, _ in model.named_parameters()]
+            raise UserError(
+                f"tuning.trainable is {self.trainable!r}, which no parameter's name has. "
+                f"Names are such as {names[0]!r} and {names[-1]!r}."
+            )
+
+
+def with_master_weights(base: BaseModelConfig) -> BaseModelConfig:
+    """The settings of a base whose weights train: in float32 where no precision was asked for.
+
+    Raises:
+        UserError: they are quantised, or spread over devices.
+    """
+    if base.quantization != "none" or base.device_map is not None:
+        raise UserError(
+            f"base.quantization={base.quantization!r} with device_map={base.device_map!r} does not go with "
+            "training the base's own weights. Leave both out, or train an adapter."
+        )
+    if base.dtype == "auto":
+        return replace(base, dtype="float32")
+    if base.dtype not in ("float32", "fp32"):
+        _log.warning(
+            "base.dtype=%s: weights that train are kept in it, and small updates are rounded away. Leave it "
+            "out and set training.bf16=true to keep them in float32 and compute in bf16.",
+            base.dtype,
+        )
+    return base
+
+
+def empty_base(base: BaseModelConfig) -> Any:
+    """A language model without its weights, on torch's current device."""
+    config = AutoConfig.from_pretrained(
+        base.name_or_path, revision=base.revision, trust_remote_code=base.trust_remote_code
+    )
+    return AutoModelForCausalLM.from_config(
+        config,
+        dtype=base.dtype,
+        attn_implementation=base.attn_implementation,
+        trust_remote_code=base.trust_remote_code,
+    )

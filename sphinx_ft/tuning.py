@@ -1,0 +1,245 @@
+"""Training of a SPHINX model by the core's one trainer: what ``tuning`` in a configuration says.
+
+``base`` names either the folder of a SPHINX model, whose training goes on, or a language model, which becomes
+one with the encoders, views and tokens given here. What is unusual: with ``data.images`` cached the encoders
+run once per picture before training, and the features of all views are kept on disk.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import datasets
+from torch import nn
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from llama_adapter.data import DataConfig, Datasets, Encoder, build_datasets
+from llama_adapter.data.build import MediaRule
+from llama_adapter.data.images import image_size
+from llama_adapter.errors import UserError
+from llama_adapter.models import BaseModelConfig, check_base, load_base, load_tokenizer
+from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.images import Collate
+from llama_adapter.training.tuning import Setup, TuningConfig, empty_base
+from sphinx_ft.collator import SphinxCollator
+from sphinx_ft.config import Places, SphinxConfig
+from sphinx_ft.encoders.base import EncoderConfig
+from sphinx_ft.feature_cache import CachedFeatures, cache_features
+from sphinx_ft.model import SphinxForConditionalGeneration
+from sphinx_ft.processor import SphinxProcessor
+from sphinx_ft.savings import savings
+from sphinx_ft.tokens import TokenConfig
+from sphinx_ft.trainable import set_trainable
+from sphinx_ft.views import Size, ViewConfig
+
+_log = logging.getLogger(__name__)
+_READING_THREADS = 8
+
+TrainableSet = Literal[
+    "all_but_encoders",
+    "everything",
+    "view_tokens",
+    "mixed_projection",
+    "mixed_projection_and_marks",
+    "biases_and_norms",
+]
+
+
+@dataclass(kw_only=True)
+class SphinxTuning(TuningConfig):
+    """A SPHINX model, and what of it trains."""
+
+    sees_images: ClassVar[bool] = True
+
+    trainable: TrainableSet = "all_but_encoders"
+    """all_but_encoders: language model, projections and marks. mixed_projection: that alone, as the first
+    stage of the light models. The others: see docs/sphinx.md."""
+    encoders: list[EncoderConfig] = field(default_factory=list)
+    """Of the mix, in the order of their channels, where base is a language model."""
+    views: ViewConfig | None = None
+    """Padding and grid, likewise."""
+    tokens: TokenConfig | None = None
+    """What becomes of a view's features, likewise."""
+    image_places: Places | None = None
+    """after_bos: behind the first token, as published; placeholder: where the text has ``<image>``.
+    Likewise."""
+
+    def set_up(self, base: BaseModelConfig, data: DataConfig, args: TrainingConfig) -> Setup:
+        """See ``TuningConfig.set_up``.
+
+        Raises:
+            UserError: base is a SPHINX model and settings of one came, or the other way round; an encoder
+                has no weights; or a picture cannot be read.
+        """
+        tokenizer = load_tokenizer(base)
+        model = self._model(base)
+        set_trainable(model, self.trainable)
+        config: SphinxConfig = model.config
+        by_placeholder = config.image_places == "placeholder"
+        rule = MediaRule(several=True, token_id=config.image_token_id if by_placeholder else None)
+        with args.main_process_first(desc="tokenising the data"):
+            rows = build_datasets(data, tokenizer, rule)
+        sizes = {} if _is_streamed(data) else _sizes(rows)
+        if sizes:
+            _log.info("training data: %s", savings(config, list(sizes.values())))
+            rows = _with_lengths(rows, config, sizes)
+        features = self._features(model, data, args, list(sizes))
+        return Setup(
+            model,
+            tokenizer,
+            rows,
+            partial(_collator, config, _begin(tokenizer), features),
+            SphinxProcessor(tokenizer, config, data.template),
+        )
+
+    def empty_model(self, base: BaseModelConfig) -> nn.Module:
+        """See ``TuningConfig.empty_model``."""
+        saved = _saved_config(base)
+        if isinstance(saved, SphinxConfig):
+            self._refuse_settings(base)
+            model = SphinxForConditionalGeneration(saved)
+        else:
+            text = empty_base(base)
+            model = SphinxForConditionalGeneration(self._config(text.config), text)
+        set_trainable(model, self.trainable)
+        return model
+
+    def _model(self, base: BaseModelConfig) -> Any:
+        """The model with its weights."""
+        if isinstance(_saved_config(base), SphinxConfig):
+            self._refuse_settings(base)
+            return SphinxForConditionalGeneration.from_pretrained(
+                base.name_or_path,
+                dtype=base.dtype,
+                revision=base.revision,
+                attn_implementation=base.attn_implementation,
+            )
+        random = [one.name for one in self.encoders if not one.elsewhere]
+        if random or not self.encoders:
+            found = f"of which {random} have no weights" if random else f"which is {self.encoders}"
+            raise UserError(
+                f"{base.name_or_path!r} is a language model that needs tuning.encoders, {found}. "
+                "List encoders with `weights`, or use a folder of `convert --kind sphinx` as base."
+            )
+        text = load_base(base)
+        return SphinxForConditionalGeneration(self._config(text.config), text)
+
+    def _config(self, text_config: Any) -> SphinxConfig:
+        """Settings of a new model."""
+        return SphinxConfig(
+            text_config=text_config,
+            encoders=self.encoders,
+            views=self.views,
+            tokens=self.tokens,
+            image_places=self.image_places or "after_bos",
+        )
+
+    def _refuse_settings(self, base: BaseModelConfig) -> None:
+        """A SPHINX model brings its own.
+
+        Raises:
+            UserError: others came.
+        """
+        given = {name: getattr(self, name) for name in ("encoders", "views", "tokens", "image_places")}
+        if extra := [name for name, value in given.items() if value]:
+            raise UserError(
+                f"{extra} under tuning are those of a new model, and {base.name_or_path!r} is a SPHINX model "
+                "already. Leave them out."
+            )
+
+    def _features(
+        self, model: Any, data: DataConfig, args: TrainingConfig, paths: Sequence[str]
+    ) -> CachedFeatures | None:
+        """Kept features of all pictures; None where they are encoded live."""
+        if data.images == "live" or not paths:
+            if data.images == "cached" and _is_streamed(data):
+                raise UserError(
+                    "Features are computed before training, and data are streamed. Set data.images=live."
+                )
+            return None
+        mix = model.encoders
+        mix.run_on(args.device)
+        folder = data.feature_cache or Path(
+            data.cache_dir or datasets.config.HF_DATASETS_CACHE, "sphinx_features"
+        )
+        found = cache_features(mix, model.config, paths, folder, progress=args.process_index == 0)
+        mix.forget()
+        return found
+
+
+def _collator(
+    config: SphinxConfig, begin: int | None, features: CachedFeatures | None, collate: Collate
+) -> Collate:
+    """What adds images to another collator's batches."""
+    return SphinxCollator(collate, config, begin, features=features)
+
+
+def _begin(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that begins texts, if one does."""
+    return next(iter(Encoder(tokenizer).begin), None)
+
+
+def _saved_config(base: BaseModelConfig) -> Any:
+    """The settings in a folder, of a language model or of SPHINX.
+
+    Raises:
+        UserError: there are none.
+    """
+    check_base(base.name_or_path)
+    try:
+        return AutoConfig.from_pretrained(
+            base.name_or_path, revision=base.revision, trust_remote_code=base.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The settings of {base.name_or_path!r} cannot be read: {error} Set base.name_or_path to a model."
+        ) from error
+
+
+def _is_streamed(data: DataConfig) -> bool:
+    return any(source.streaming for source in data.train)
+
+
+def _parts(rows: Datasets) -> Iterable[Any]:
+    return (part for part in (rows.train, rows.evaluation) if part is not None)
+
+
+def _sizes(rows: Datasets) -> dict[str, Size]:
+    """Width and height of every picture, by its path.
+
+    Raises:
+        UserError: a file is no image.
+    """
+    paths: dict[str, None] = {}
+    for part in _parts(rows):
+        for batch in part.select_columns(["media"]).iter(batch_size=1024):
+            paths |= dict.fromkeys(path for media in batch["media"] for path in media)
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        return dict(zip(paths, pool.map(image_size, paths), strict=True))
+
+
+def _with_lengths(rows: Datasets, config: SphinxConfig, sizes: dict[str, Size]) -> Datasets:
+    """Rows that say how many tokens their images add, for batches by length."""
+    tokens = dict(zip(sizes, config.image_lengths(list(sizes.values())), strict=True))
+    mark = config.image_places == "placeholder"  # whose token is in the text already
+
+    def count(batch: dict[str, list[Any]]) -> dict[str, list[int]]:
+        """Of a batch of rows."""
+        return {"media_tokens": [sum(tokens[path] - mark for path in media) for media in batch["media"]]}
+
+    def added(part: Any) -> Any:
+        """The rows with one more column."""
+        if part is None:
+            return None
+        counts = [
+            number
+            for batch in part.select_columns(["media"]).iter(1024)
+            for number in count(batch)["media_tokens"]
+        ]
+        return part.add_column("media_tokens", counts)
+
+    return Datasets(added(rows.train), added(rows.evaluation), rows.report)
