@@ -108,14 +108,11 @@ def test_gradients_reach_every_part_as_through_the_plain_base_also_after_an_eval
         gradients.append({n: p.grad for n, p in adapted.named_parameters() if p.requires_grad})
     plain, quantised = gradients
     assert plain.keys() == quantised.keys()
-    negligible = 1e-2 * max(float(expected.norm()) for expected in plain.values())
+    near = {"nf4": 0.8}.get(kind, 0.5)  # of 4 bits, on a model this small
     for name, expected in plain.items():
         similarity = torch.cosine_similarity(expected.flatten(), quantised[name].flatten(), dim=0)
-        assert float(quantised[name].norm()) == pytest.approx(
-            float(expected.norm()), rel=0.5, abs=negligible
-        ), name
-        assert quantised[name].norm() > 0, name
-        assert similarity > 0.8 or expected.norm() < negligible, name
+        assert float(quantised[name].norm()) == pytest.approx(float(expected.norm()), rel=near), name
+        assert similarity > 0.8, name
 
 
 @pytest.mark.parametrize("kind", KINDS)
