@@ -50,7 +50,7 @@ ARMS = {
     "10 views, skip tokens": (3, True),
 }
 """Rows and columns of sub-images, and whether views of padding alone are skipped."""
-VIEW = 224
+VIEW = 112
 """Side of a view in pixels."""
 
 
@@ -66,7 +66,7 @@ class Study:
     """Which arms to run."""
     base: str = "models/SmolLM2-135M-Instruct"
     """Folder or hub name of the language model."""
-    layers: int = 4
+    layers: int = 2
     """How many of its layers are kept, from below: a larger model learns the same, and slower."""
     level: int = 3
     """Stage of the encoder: 3 has 14 x 14 places for a view, which the common grid halves."""
@@ -76,9 +76,9 @@ class Study:
     """Passes over the training pictures."""
     rows_per_step: int = 8
     """Pictures in one step; each comes with all questions about it."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Peak rate of the language model."""
-    view_rate: float = 1e-3
+    view_rate: float = 3e-3
     """Peak rate of projection and marks."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Of first weights and order."""
@@ -164,14 +164,13 @@ def tuning_of(study: Study, arm: str) -> SphinxTuning:
     )
 
 
-def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Path]) -> dict[str, Any]:
-    """Train one model and ask it about pictures it has not seen."""
-    folder = study.output_dir / study.domain / f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
-    config = TrainConfig(
+def run_config(study: Study, tuning: SphinxTuning, base: Path, folder: Path, seed: int) -> TrainConfig:
+    """A training run; its data are still to be named."""
+    return TrainConfig(
         base=BaseModelConfig(name_or_path=str(base)),
-        tuning=tuning_of(study, arm),
+        tuning=tuning,
         data=DataConfig(
-            train=[SourceConfig(path=str(dialogs["train"]), format="llava")],
+            train=[SourceConfig(path="")],
             template="sphinx",
             max_length=256,
             feature_cache=str(study.output_dir / "features"),
@@ -195,6 +194,13 @@ def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Pa
             seed=seed,
         ),
     )
+
+
+def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Path]) -> dict[str, Any]:
+    """Train one model and ask it about pictures it has not seen."""
+    folder = study.output_dir / study.domain / f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
+    config = run_config(study, tuning_of(study, arm), base, folder, seed)
+    config.data.train = [SourceConfig(path=str(dialogs["train"]), format="llava")]
     started = time.monotonic()
     train(config)
     seconds = time.monotonic() - started
