@@ -1,14 +1,14 @@
 """What resolution is worth: one picture as 1, 5 and 10 views, and with skip tokens for views of padding.
 
-Command:   python examples/drawn_small_marks.py --output data/small_marks --train 1200
+Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 --train 1500
            python examples/sphinx_resolution.py --domain marks
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
-Time:      about 100 minutes on one core for one domain and one seed
+Time:      about 90 minutes on one core for one domain and one seed
 Expected:  runs/resolution/DOMAIN/results.json, a table and a plot: accuracy against tokens and time
 
 The lower layers of SmolLM2-135M are tuned in full, fp32 weights with bf16 compute, on features of
 EfficientNet-Lite0 with its real weights. Pictures are wide and their marks small (`drawn_small_marks.py`): a
-single view of 224 pixels shows a mark with a third of its pixels. All arms see the same pictures and
+single view of 112 pixels shows a mark with a third of its pixels. All arms see the same pictures and
 questions in as many steps; what differs is the grid, and whether views of padding alone are skipped.
 """
 
@@ -60,7 +60,7 @@ class Study:
 
     domain: str = "marks"
     """Which pictures: marks, codes."""
-    pictures: Path = Path("data/small_marks")
+    pictures: Path = Path("data/one_mark")
     """What `drawn_small_marks.py` drew."""
     arms: list[str] = field(default_factory=lambda: list(ARMS))
     """Which arms to run."""
@@ -69,7 +69,7 @@ class Study:
     layers: int = 2
     """How many of its layers are kept, from below: a larger model learns the same, and slower."""
     level: int = 3
-    """Stage of the encoder: 3 has 14 x 14 places for a view, which the common grid halves."""
+    """Stage of the encoder: 3 has 7 x 7 places for a view, each of 16 pixels."""
     grid: int = 7
     """Rows and columns of the common grid."""
     epochs: float = 6.0
