@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from llama_adapter.checkpoints.convert import ConvertConfig
-from llama_adapter.checkpoints.model_files import Family
+from llama_adapter.checkpoints.family import Family
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.checkpoints.report import check_complete, summary
 from llama_adapter.checkpoints.shards import split
@@ -72,6 +72,8 @@ def export_model(config: ConvertConfig, family: Family) -> int:
     sidecar = Sidecar.read(source)
     facts = sidecar.layout if sidecar else _habits(family, model_config)
     stored = family.stored(model_config, facts["names"])
+    if family.layout and config.official_shards not in (None, len(facts["files"])):
+        facts = facts | family.layout(stored, config.official_shards)
     with ExitStack() as stack, new_folder(config.output, config.overwrite) as folder:
         weights = _open(source, stack, config.dtype)
         _check(stored, weights, source)
@@ -92,20 +94,21 @@ def export_model(config: ConvertConfig, family: Family) -> int:
     console.print(f"Wrote {len(stored)} tensors in {len(facts['files'])} file(s) to {config.output}.")
     if sidecar is None:
         console.print(
-            f"There is no sidecar file, so these were assumed: one file {facts['files'][0]}, tensors at its "
-            f"top level, none that transformers computes itself, and {json.dumps(facts['settings'])}."
+            f"There is no sidecar file, so these were assumed: names like {facts['files'][0]}, tensors "
+            f"{'under ' + repr(facts['container']) if facts['container'] else 'at the top level'}, none that "
+            f"ours has no place for, and {json.dumps(facts['settings'])}."
         )
     return 0
 
 
 def _habits(family: Family, config: Any) -> dict[str, Any]:
     """One file, for a model that never was in that format."""
-    name = "consolidated.00.pth" if "params.json" in family.settings else "model.safetensors"
+    habits = family.habits
     return {
-        "files": [name],
-        "container": "",
-        "prefix": "",
-        "settings": {family.settings[0]: family.params(config)},
+        "files": [habits.file],
+        "container": habits.container,
+        "prefix": habits.prefix,
+        "settings": family.params(config),
         "names": [],
         "axes": {},
         "holders": {},
