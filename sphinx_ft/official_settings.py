@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from llama_adapter.checkpoints.meta_llama import EMBEDDINGS, dense_config
+from llama_adapter.checkpoints.meta_llama import EMBEDDINGS, dense_config, head_size
 from llama_adapter.checkpoints.mixtral import mixtral_config, mixtral_params
 from llama_adapter.checkpoints.model_files import OfficialModel
 from llama_adapter.errors import UserError
@@ -166,9 +166,9 @@ def _dense_params(text: Any) -> dict[str, Any]:
     Raises:
         UserError: the code cannot have such sizes.
     """
-    if text.head_dim * text.num_attention_heads != text.hidden_size or text.tie_word_embeddings:
+    if head_size(text) * text.num_attention_heads != text.hidden_size or text.tie_word_embeddings:
         raise UserError(
-            f"The language model has {text.num_attention_heads} heads of {text.head_dim} for a hidden size "
+            f"The language model has {text.num_attention_heads} heads of {head_size(text)} for a hidden size "
             f"of {text.hidden_size}, and tie_word_embeddings={text.tie_word_embeddings}; in the released "
             "code heads fill the hidden size, and the output has embeddings of its own. Use such a model."
         )

@@ -42,11 +42,17 @@ def dense_tensors(config: Any) -> list[Stored]:
     ]
 
 
+def head_size(config: Any) -> int:
+    """Channels of an attention head; a config may leave them open."""
+    size: int = config.head_dim or config.hidden_size // config.num_attention_heads
+    return size
+
+
 def _shape(name: str, config: Any) -> tuple[int, ...]:
     """Shape of a weight, which is the same in both formats."""
     hidden, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
-    queries = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
+    queries = config.num_attention_heads * head_size(config)
+    keys = config.num_key_value_heads * head_size(config)
     by_module = {
         "tok_embeddings": (vocabulary, hidden),
         "output": (vocabulary, hidden),

@@ -12,7 +12,7 @@ from transformers import MixtralConfig
 
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.family import CONSOLIDATED, Family
-from llama_adapter.checkpoints.meta_llama import COMPUTED, EMBEDDINGS, dense_tensors
+from llama_adapter.checkpoints.meta_llama import COMPUTED, EMBEDDINGS, dense_tensors, head_size
 from llama_adapter.checkpoints.meta_params import check_params, rotary_settings
 from llama_adapter.checkpoints.model_export import export_model
 from llama_adapter.checkpoints.model_files import OfficialModel
@@ -120,7 +120,7 @@ def mixtral_params(config: Any) -> dict[str, Any]:
     return {
         "dim": config.hidden_size,
         "n_layers": config.num_hidden_layers,
-        "head_dim": config.head_dim,
+        "head_dim": head_size(config),
         "hidden_dim": config.intermediate_size,
         "n_heads": config.num_attention_heads,
         "n_kv_heads": config.num_key_value_heads,

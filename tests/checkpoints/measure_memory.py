@@ -1,6 +1,6 @@
-"""Peak memory of `convert --kind meta-llama` on synthetic files, in a process of its own.
+"""Peak memory of `convert --kind meta-llama` on synthetic files, or of the way back, in its own process.
 
-python -m tests.checkpoints.measure_memory [--layers 20] [--files 2] [--max-shard-gb 1]
+python -m tests.checkpoints.measure_memory [--layers 20] [--files 2] [--max-shard-gb 1] [--reverse]
 """
 
 import argparse
@@ -34,6 +34,7 @@ start = anonymous[0]
 threading.Thread(target=watch, daemon=True).start()
 config = ConvertConfig(kind="meta-llama", checkpoint=sys.argv[1], output=sys.argv[2])
 config.max_shard_gb = float(sys.argv[3])
+config.reverse = sys.argv[4:] == ["reverse"]
 convert(config)
 print("measured", before, kib("VmHWM"), start, max(anonymous))
 """
@@ -66,13 +67,16 @@ def write(folder, layers, files):
     return max(path.stat().st_size for path in folder.glob("*.pth"))
 
 
-def measure(layers, files, max_shard_gb):
-    """Sizes in MiB and the time of one conversion."""
+def measure(layers, files, max_shard_gb, reverse=False):
+    """Sizes in MiB and the time of one conversion, or of the way back from its result."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
         (folder / "meta").mkdir()
         largest = write(folder / "meta", layers, files)
         words = [sys.executable, "-c", _CHILD, str(folder / "meta"), str(folder / "hf"), str(max_shard_gb)]
+        if reverse:
+            subprocess.run(words, check=True, capture_output=True)
+            words[3:] = [str(folder / "hf"), str(folder / "back"), str(max_shard_gb), "reverse"]
         begin = time.perf_counter()
         said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
         seconds = time.perf_counter() - begin
@@ -94,6 +98,7 @@ if __name__ == "__main__":
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--files", type=int, default=2)
     parser.add_argument("--max-shard-gb", type=float, default=1.0)
+    parser.add_argument("--reverse", action="store_true")
     options = parser.parse_args()
-    for name, value in measure(options.layers, options.files, options.max_shard_gb).items():
+    for name, value in measure(**vars(options)).items():
         sys.stdout.write(f"{name}: {value:.2f}\n")

@@ -84,3 +84,26 @@ def write_released(folder, tensors, count=1, settings=None, code=None, experts=0
     if code:
         (folder / "meta.json").write_text(json.dumps({"llama_type": code}))
     return shares
+
+
+GOLDEN_CASES = [
+    ("llama_ens", 1),
+    ("llama_ens", 2),
+    ("llama_ens5", 2),
+    ("llama_ens10", 2),
+    ("llama_ens_light", 2),
+    ("llama_ens5_light", 2),
+    ("mixtral_sparse_ens5", 2),
+]
+"""Goldens of released code, and in how many files."""
+
+
+def golden_settings(case):
+    """config.json of a golden's model."""
+    settings = {"dim": 16, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "norm_eps": 1e-5, "vocab_size": 64}
+    settings |= {"max_seq_len": 3200, "rope_theta": 10000, "rope_scaling": None}
+    settings |= {"load_pretrained_visual_encoder": False}
+    if case.startswith("mixtral"):
+        moe = {"num_experts_per_tok": 2, "num_experts": 8}
+        settings |= {"n_layers": 0, "hidden_dim": 32, "head_dim": 4, "rope_theta": 1e6, "moe": moe}
+    return settings
