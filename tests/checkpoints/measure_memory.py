@@ -28,7 +28,7 @@ before, anonymous = kib("VmRSS"), [kib("RssAnon")]
 Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, which a parent's may have been
 def watch():
     while True:
-        anonymous.append(max(anonymous.pop(), kib("RssAnon")))
+        anonymous[0] = max(anonymous[0], kib("RssAnon"))
         time.sleep(0.005)
 start = anonymous[0]
 threading.Thread(target=watch, daemon=True).start()
@@ -36,7 +36,7 @@ config = ConvertConfig(kind=sys.argv[4], checkpoint=sys.argv[1], output=sys.argv
 config.max_shard_gb = float(sys.argv[3])
 config.reverse = sys.argv[5:] == ["reverse"]
 convert(config)
-print("measured", before, kib("VmHWM"), start, max(anonymous))
+print("measured", before, kib("VmHWM"), start, anonymous[0])
 """
 
 
