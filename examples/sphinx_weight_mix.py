@@ -6,8 +6,8 @@ Hardware:  2 CPU cores and 6 GB of memory, or any GPU
 Time:      about 40 minutes on one core
 Expected:  runs/weight_mix/results.json, a table and a curve: both domains' accuracy against beta
 
-The ancestor is the model of `sphinx_resolution.py`, tuned shortly on both domains, as SPHINX's parents share a
-first stage; then one copy goes on with pictures of coloured shapes and the other with letters and digits.
+The ancestor is the model of `sphinx_resolution.py`, tuned shortly on both domains, as SPHINX's parents share
+a first stage; then one copy goes on with pictures of coloured shapes and the other with letters and digits.
 Averaging weights without a shared beginning mixes features that have nothing to do with each other.
 """
 
