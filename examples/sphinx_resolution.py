@@ -1,6 +1,7 @@
 """What resolution is worth: one picture as 1, 5 and 10 views, and with skip tokens for views of padding.
 
-Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 --train 1500
+Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 \
+             --train 1500 --test 200
            python examples/sphinx_resolution.py --domain marks
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
 Time:      about 90 minutes on one core for one domain and one seed

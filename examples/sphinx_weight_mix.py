@@ -1,6 +1,7 @@
 """Two models of one ancestor, tuned on a domain each, mixed at several beta and asked about both domains.
 
-Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 --train 1500
+Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 \
+             --train 1500 --test 200
            python examples/sphinx_weight_mix.py
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
 Time:      about 40 minutes on one core
