@@ -5,11 +5,11 @@ Hardware:  1 CPU core
 Time:      15 seconds for 2 x 600 pictures
 Expected:  data/small_marks/DOMAIN/{train,val,test}_{vqa,grounding}.jsonl, and the pictures beside them
 
-Every picture holds three cards, at the left, in the middle and at the right, which look alike from afar; a
-small mark on each says what it is. In the domain ``marks`` that is a coloured shape, in ``codes`` a letter
-and a digit on ruled paper. Questions ask for the mark at a place, or for the box of the card that has a mark:
-so where is easy and what is not. Pictures are 2 and 3 times as wide as high: padded at the end, the lower
-rows of sub-images hold padding alone. All follows from the seed. Models are not known here.
+Every picture holds three cards, at the left, in the middle and at the right, which look alike from afar (or
+one of them); a small mark on each says what it is. In the domain ``marks`` that is a coloured shape, in
+``codes`` a letter and a digit on ruled paper. Questions ask for the mark at a place, or for the box of the
+card that has a mark: so where is easy and what is not. Pictures are 2 and 3 times as wide as high: padded at the
+end, the lower rows of sub-images hold padding alone. All follows from the seed. Models are not known here.
 
 Records are those of the tasks ``vqa`` and ``grounding`` (docs/sphinx-data.md), and what ``evaluate choice``
 and ``evaluate refcoco`` read.
@@ -61,6 +61,8 @@ class Drawing:
     """Pictures to report."""
     width: int = 672
     """Of a picture, in pixels."""
+    cards: int = 3
+    """Cards of a picture: 3, or 1 at one of the places, so that no question has to say where."""
     ratios: list[int] = field(default_factory=lambda: [2, 3])
     """Width over height, picture by picture."""
     mark: int = 16
@@ -94,7 +96,9 @@ def draw_picture(
         for line in range(chance.randint(6, 14), height, 14):
             pen.line((0, line, width, line), fill=(206, 214, 226))
     cards = []
-    for place, name in enumerate(_names(domain, chance)):
+    names = _names(domain, chance)
+    places = range(3) if drawing.cards == len(PLACES) else [chance.randrange(3)]
+    for place, name in zip(places, names, strict=False):
         box = _card_box(place, width, height, drawing.mark, chance)
         pen.rectangle(box, fill=(255, 255, 255), outline=(90, 90, 90), width=2)
         _draw_mark(picture, domain, name, box, drawing.mark, chance)
@@ -171,7 +175,7 @@ def _shape_mask(shape: str, mark: int) -> "Image":
 def questions(
     domain: str, cards: list[Card], chance: random.Random
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Questions with answers in words about each of two cards, and one for the box of a card.
+    """Questions with answers in words about the cards, and one for the box of a card.
 
     Args:
         domain: of the picture.
@@ -179,7 +183,7 @@ def questions(
         chance: decides which cards.
 
     Returns:
-        Three questions of the task vqa, and the record of the task grounding.
+        Three questions of the task vqa, two where there is one card, and the record of the task grounding.
     """
     asked: list[dict[str, Any]] = []
     kinds = (
@@ -187,12 +191,12 @@ def questions(
         if domain == "marks"
         else (("letter", "Which letter is {}?"), ("digit", "Which digit is {}?"))
     )
-    places = chance.sample(range(3), 3)
-    for word, place in ((0, places[0]), (1, places[1]), (1, places[2])):
+    words = (0, 1, 1) if len(cards) > 1 else (0, 1)
+    chosen = chance.sample(range(3), 3) if len(cards) > 1 else [0, 0]
+    for word, place in zip(words, chosen, strict=True):
         kind, text = kinds[word]
-        asked.append(
-            {"kind": kind, "question": text.format(PLACES[place]), "answer": cards[place].name[word]}
-        )
+        where = PLACES[place] if len(cards) > 1 else "here"
+        asked.append({"kind": kind, "question": text.format(where), "answer": cards[place].name[word]})
     card = chance.choice(cards)
     said = (
         f"the card with the {' '.join(card.name)}"

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from imagebind_llm.cache.visual_cache import CacheConfig, VisualCache
+from imagebind_llm.cache.blending import open_blend
+from imagebind_llm.cache.encoders import encoder_config
+from imagebind_llm.cache.visual_cache import CacheConfig
 from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.processing.processor import TOWERS, ImageBindProcessor, to_device
 from imagebind_llm.unclip import DrawingConfig, draw, drawing_vectors, load_pipeline
@@ -95,7 +97,8 @@ def generate_image(config: GenerateImageConfig) -> int:
     inputs, device = config.inputs, choose_device(config.device)
     blend = None
     if config.visual_cache is not None:
-        blend = VisualCache.open(config.visual_cache, CacheConfig(weight=config.cache_weight)).blend
+        asked = CacheConfig(weight=config.cache_weight)
+        blend = open_blend(config.visual_cache, encoder_config(config.model, None), asked)
     features = _features(config.model, inputs, device)
     vectors = drawing_vectors(features, [one.weight for one in inputs], blend)
     drawing = DrawingConfig(**{one.name: getattr(config, one.name) for one in fields(DrawingConfig)})

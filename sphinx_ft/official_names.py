@@ -49,13 +49,24 @@ _DINOV2_BLOCK = {
     "mlp.gate_proj": "mlp.w12",
     "mlp.up_proj": "mlp.w12",
     "mlp.down_proj": "mlp.w3",
+    "attention.attention.query": "attn.qkv",
+    "attention.attention.key": "attn.qkv",
+    "attention.attention.value": "attn.qkv",
+    "attention.output.dense": "attn.proj",
+    "mlp.weights_in": "mlp.w12",
+    "mlp.weights_out": "mlp.w3",
 }
-"""Parts of a block. Those of one official name share a tensor, in this order."""
+"""Parts of a block, as transformers' modules are called and, below, as it saves them. Those of one official
+name share a tensor, in this order."""
 
-UNUSED = re.compile(
-    r"clip\.(positional_embedding|text_projection|logit_scale|token_embedding\.weight|ln_final\..+)"
-)
-"""Official tensors of CLIP's text part, which nothing uses."""
+UNUSED = {
+    r"clip\.(positional_embedding|text_projection|logit_scale|token_embedding\.weight|ln_final\..+)": (
+        "CLIP's text part, which nothing uses"
+    ),
+    r"clip\.attn_mask": "a constant of CLIP's text part, which nothing uses",
+    r"qformer\..*position_ids": "transformers computes them itself",
+}
+"""Official tensors that ours has no place for, as patterns of whole names -> why."""
 UNOFFICIAL = ("view_tokens.skip",)
 """Ours that no official file has: what stands for views that are skipped was never published."""
 
@@ -101,8 +112,14 @@ def _stored(official: str, weights: dict[str, tuple[int, ...]]) -> Stored:
     parts, first = len(weights), next(iter(weights.values()))
     if parts == 1:
         return Stored(name=official, shape=first, weights=weights)
+    weights = dict(sorted(weights.items(), key=lambda item: _place(item[0])))
     shape = (parts * first[0], *first[1:])
     return Stored(name=official, shape=shape, weights=weights, layout=StackedRows(parts))
+
+
+def _place(name: str) -> int:
+    """The place of a weight of DINOv2 among those that share a tensor."""
+    return next(place for place, part in enumerate(_DINOV2_BLOCK) if f".{part}." in name)
 
 
 def _dinov2(path: str) -> str:

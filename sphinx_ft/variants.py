@@ -137,6 +137,15 @@ def _base(variant: Variant) -> PreTrainedConfig:
     if settings.pop("model_type", "llama") == "llama":
         return LlamaConfig(**settings)
     config = MixtralConfig(**settings)
-    # the original divides by the experts of a token; transformers does not
-    config.router_aux_loss_coef = variant.balance / config.num_experts_per_tok
+    balance(config, variant.balance)
     return config
+
+
+def balance(config: MixtralConfig, weight: float) -> None:
+    """Set the weight of the load-balancing loss.
+
+    Args:
+        config: of the language model.
+        weight: as the original counts it, which divides by the experts of a token; transformers does not.
+    """
+    config.router_aux_loss_coef = weight / config.num_experts_per_tok

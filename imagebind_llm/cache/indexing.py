@@ -252,19 +252,33 @@ class _Work:
 
 
 def calibrated(index: Any, features: StoredFeatures, config: IndexConfig, plan: IndexRecord) -> IndexRecord:
-    """The plan with the fewest probes that reach the wanted recall; all of them where none do."""
+    """The plan with the fewest probes that reach the wanted recall; all of them where none do.
+
+    Doubled until it is reached, then halved in between, to an eighth of the number: a query's time grows with
+    its probes, so that is what the last of them may cost.
+    """
     generator = torch.Generator().manual_seed(plan.seed)
     asking = torch.randperm(plan.rows, generator=generator)[: config.queries]
     queries = features.rows(asking)
     k = min(_NEIGHBOURS + 1, plan.rows)
     _, wanted = exact_neighbours(features, queries, k)
     most, probes = most_probes(index), plan.candidates if plan.kind == "hnsw" else 1
-    while True:
+
+    def reached(probes: int) -> float:
+        """Recall with so many."""
         found = IndexedSearch(index, features, probes, plan.candidates).search(queries, k)[1]
-        recall = recall_of(found, wanted, asking)
-        if recall >= config.recall or probes >= most:
-            return replace(plan, probes=probes, recall=round(recall, 4))
-        probes = min(2 * probes, most)
+        return recall_of(found, wanted, asking)
+
+    too_few = 0
+    while (recall := reached(probes)) < config.recall and probes < most:
+        too_few, probes = probes, min(2 * probes, most)
+    while recall >= config.recall and probes - too_few > max(probes // 8, 1) and too_few:
+        middle = (too_few + probes) // 2
+        if (found := reached(middle)) >= config.recall:
+            probes, recall = middle, found
+        else:
+            too_few = middle
+    return replace(plan, probes=probes, recall=round(recall, 4))
 
 
 def recall_of(

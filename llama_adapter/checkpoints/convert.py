@@ -24,6 +24,7 @@ class Kind:
 
 _HERE = "llama_adapter.checkpoints"
 _IMAGEBIND = "imagebind_llm.imagebind.convert"
+_SPHINX = "sphinx_ft.official_files"
 _ADAPTER = Kind(f"{_HERE}.adapter_import:to_peft", f"{_HERE}.adapter_export:to_official")
 
 KINDS = {
@@ -35,6 +36,7 @@ KINDS = {
     "adapter-v2-chat": _ADAPTER,
     "imagebind-llm": _ADAPTER,
     "imagebind": Kind(f"{_IMAGEBIND}:to_ours", f"{_IMAGEBIND}:to_official"),
+    "sphinx": Kind(f"{_SPHINX}:to_ours", f"{_SPHINX}:to_official"),
 }
 """Value of ``kind`` -> its functions, which take the settings and return an exit code."""
 
@@ -49,7 +51,7 @@ class ConvertConfig:
 
     kind: str
     """Official format: meta-llama, mixtral, internlm2, adapter-v1, adapter-v2, adapter-v2-chat,
-    imagebind-llm, imagebind."""
+    imagebind-llm, imagebind, sphinx."""
 
     checkpoint: str
     """What to convert: a folder for language models, a file for others; with `reverse`, our folder."""
@@ -58,8 +60,8 @@ class ConvertConfig:
     """Where to write; must not exist yet."""
 
     base: str | None = None
-    """Hugging Face folder of the LLaMA that an adapter belongs to. For imagebind: a folder with the
-    config.json of a model of other sizes than the published one."""
+    """Hugging Face folder of the LLaMA that an adapter belongs to. For imagebind and sphinx: a folder with
+    the config.json of a model of other sizes than the published one; for sphinx also of a language model."""
 
     encoder: str | None = None
     """For imagebind-llm: our folder of the ImageBind model, written down for `generate`."""
@@ -81,6 +83,14 @@ class ConvertConfig:
     """For imagebind: texts that are too long keep their end token. `false` reproduces the code before
     November 2025, which lost it."""
 
+    variant: str | None = None
+    """For sphinx: the released model whose files these are, such as sphinx-v2-1k; by default the one that
+    their meta.json names."""
+
+    official_shards: int | None = None
+    """For sphinx, with `reverse`: number of tensor-parallel files to write; by default as many as were read,
+    or one."""
+
     max_shard_gb: float = 1.0
     """For models: largest file of the result in GB; never over half of the largest official file, so that a
     conversion needs little memory."""
@@ -101,8 +111,19 @@ class ConvertConfig:
             raise UserError(
                 f"encoder is {self.encoder!r}, but files of --kind {self.kind} have none. Leave it out."
             )
+        self._check_sphinx()
         if self.max_shard_gb <= 0:
             raise UserError(f"max_shard_gb is {self.max_shard_gb}. Use a size above 0.")
+
+    def _check_sphinx(self) -> None:
+        """Refuse what other kinds do not know."""
+        for name in ("variant", "official_shards"):
+            if (value := getattr(self, name)) is not None and self.kind != "sphinx":
+                raise UserError(f"{name} is {value!r}, but --kind {self.kind} has none. Leave it out.")
+        if self.official_shards is not None and (self.official_shards < 1 or not self.reverse):
+            raise UserError(
+                f"official_shards is {self.official_shards}. Use a number above 0, with --reverse true."
+            )
 
 
 def convert(config: ConvertConfig) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 from transformers import LlamaConfig, PreTrainedConfig
 
 from llama_adapter.checkpoints.convert import ConvertConfig
+from llama_adapter.checkpoints.family import Family, Habits
 from llama_adapter.checkpoints.model_export import export_model
-from llama_adapter.checkpoints.model_files import MISFIT, Family, OfficialModel
+from llama_adapter.checkpoints.model_files import MISFIT, OfficialModel
 from llama_adapter.checkpoints.model_import import import_model
 from llama_adapter.checkpoints.names import HF_LAYER
 from llama_adapter.checkpoints.stored import GroupedQkv, Layout, Stored
@@ -122,11 +123,11 @@ def _config(official: OfficialModel) -> PreTrainedConfig:
     )
 
 
-def _params(config: Any) -> dict[str, Any]:
+def _params(config: Any) -> dict[str, dict[str, Any]]:
     """config.json of a model that never was an InternLM2."""
     rope = dict(config.rope_parameters)
     kind, theta = rope.pop("rope_type"), rope.pop("rope_theta")
-    return {
+    params = {
         "architectures": ["InternLM2ForCausalLM"],
         "model_type": "internlm2",
         **{name: getattr(config, name) for name in _SAME},
@@ -135,6 +136,7 @@ def _params(config: Any) -> dict[str, Any]:
         "rope_theta": theta,
         "rope_scaling": None if kind == "default" else {"type": kind, **rope},
     }
+    return {"config.json": params}
 
 
 _FAMILY = Family(
@@ -146,4 +148,5 @@ _FAMILY = Family(
     config=_config,
     stored=_stored,
     params=_params,
+    habits=Habits("model.safetensors"),
 )

@@ -6,18 +6,19 @@ Source: fact sheets 05, section 7, and 07, section 5.
 from collections.abc import Collection
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import LlamaConfig
 
 from llama_adapter.checkpoints.convert import ConvertConfig
+from llama_adapter.checkpoints.family import CONSOLIDATED, Family
 from llama_adapter.checkpoints.meta_params import check_params, llama_config
 from llama_adapter.checkpoints.model_export import export_model
-from llama_adapter.checkpoints.model_files import CONSOLIDATED, Family, OfficialModel
+from llama_adapter.checkpoints.model_files import OfficialModel
 from llama_adapter.checkpoints.model_import import import_model
 from llama_adapter.checkpoints.names import base_names
 from llama_adapter.checkpoints.stored import Layout, Rotated, Stored
 
 EMBEDDINGS = "tok_embeddings.weight"
-COMPUTED = {"rope.freqs": "transformers computes them itself"}
+COMPUTED = {r"rope\.freqs": "transformers computes them itself"}
 _OUTPUT = "output.weight"
 
 
@@ -41,11 +42,17 @@ def dense_tensors(config: Any) -> list[Stored]:
     ]
 
 
+def head_size(config: Any) -> int:
+    """Channels of an attention head; a config may leave them open."""
+    size: int = config.head_dim or config.hidden_size // config.num_attention_heads
+    return size
+
+
 def _shape(name: str, config: Any) -> tuple[int, ...]:
     """Shape of a weight, which is the same in both formats."""
     hidden, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
-    queries = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
+    queries = config.num_attention_heads * head_size(config)
+    keys = config.num_key_value_heads * head_size(config)
     by_module = {
         "tok_embeddings": (vocabulary, hidden),
         "output": (vocabulary, hidden),
@@ -73,8 +80,12 @@ def _stored(config: Any, names: Collection[str]) -> list[Stored]:
     return dense_tensors(config)
 
 
-def _config(official: OfficialModel) -> PreTrainedConfig:
-    """The config; sizes that params.json leaves open are taken from the weights."""
+def dense_config(official: OfficialModel) -> LlamaConfig:
+    """The config; sizes that the settings leave open are taken from the weights.
+
+    Raises:
+        UserError: A size is missing.
+    """
     params = official.params
     check_params(params, official.paths[0].parent)
     return llama_config(
@@ -85,9 +96,9 @@ def _config(official: OfficialModel) -> PreTrainedConfig:
     )
 
 
-def _params(config: Any) -> dict[str, Any]:
+def _params(config: Any) -> dict[str, dict[str, Any]]:
     """params.json of a model that never had one."""
-    return {
+    params = {
         "dim": config.hidden_size,
         "n_layers": config.num_hidden_layers,
         "n_heads": config.num_attention_heads,
@@ -97,6 +108,7 @@ def _params(config: Any) -> dict[str, Any]:
         "rope_theta": config.rope_parameters["rope_theta"],
         "use_scaled_rope": config.rope_parameters["rope_type"] == "llama3",
     }
+    return {"params.json": params}
 
 
 _FAMILY = Family(
@@ -105,7 +117,7 @@ _FAMILY = Family(
     files=CONSOLIDATED,
     owner="Meta",
     settings=("params.json", "config.json", "meta.json"),
-    config=_config,
+    config=dense_config,
     stored=_stored,
     params=_params,
     prefix="llma.",

@@ -54,7 +54,7 @@ def llama_config(params: dict[str, Any], vocab_size: int, intermediate_size: int
         num_key_value_heads=params.get("n_kv_heads") or params["n_heads"],
         rms_norm_eps=params["norm_eps"],
         max_position_embeddings=_context(params, llama_3),
-        rope_parameters=_rope(params),
+        rope_parameters=rotary_settings(params),
         tie_word_embeddings=tied,
         bos_token_id=128_000 if llama_3 else 1,
         eos_token_id=128_001 if llama_3 else 2,
@@ -72,9 +72,13 @@ def _context(params: dict[str, Any], llama_3: bool) -> int:
     return 2048 if first else 4096
 
 
-def _rope(params: dict[str, Any]) -> dict[str, Any]:
-    """Rotary settings; scaled ones since LLaMA 3.1, more so in the small models of 3.2."""
-    theta = params.get("rope_theta", 10_000.0)
+def rotary_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Transformers' rotary settings; scaled ones since LLaMA 3.1, more so in the small models of 3.2.
+
+    Args:
+        params: Content of params.json.
+    """
+    theta = float(params.get("rope_theta", 10_000.0))
     if params.get("rope_scaling"):  # Accessory multiplies positions, transformers divides them
         return {"rope_type": "linear", "rope_theta": theta, "factor": 1 / params["rope_scaling"]}
     if not params.get("use_scaled_rope"):

@@ -8,13 +8,14 @@ have one module per expert, whole in one of the files. Source: fact sheets 04 an
 from collections.abc import Collection
 from typing import Any
 
-from transformers import MixtralConfig, PreTrainedConfig
+from transformers import MixtralConfig
 
 from llama_adapter.checkpoints.convert import ConvertConfig
-from llama_adapter.checkpoints.meta_llama import COMPUTED, EMBEDDINGS, dense_tensors
-from llama_adapter.checkpoints.meta_params import check_params
+from llama_adapter.checkpoints.family import CONSOLIDATED, Family
+from llama_adapter.checkpoints.meta_llama import COMPUTED, EMBEDDINGS, dense_tensors, head_size
+from llama_adapter.checkpoints.meta_params import check_params, rotary_settings
 from llama_adapter.checkpoints.model_export import export_model
-from llama_adapter.checkpoints.model_files import CONSOLIDATED, Family, OfficialModel
+from llama_adapter.checkpoints.model_files import OfficialModel
 from llama_adapter.checkpoints.model_import import import_model
 from llama_adapter.checkpoints.names import HF_LAYER, META_LAYER
 from llama_adapter.checkpoints.stored import StackedExperts, Stored
@@ -35,8 +36,14 @@ def to_official(config: ConvertConfig) -> int:
     return export_model(config, _FAMILY)
 
 
-def _stored(config: Any, names: Collection[str]) -> list[Stored]:
-    """Tensors of the files, whose names show how experts are stored."""
+def mixtral_tensors(config: Any, names: Collection[str]) -> list[Stored]:
+    """Every tensor of a Mixtral under Meta's names.
+
+    Args:
+        config: Of the model.
+        names: In the files: they show how experts are stored. Without one of the first expert map, each
+            expert has tensors of its own.
+    """
     tensors = [tensor for tensor in dense_tensors(config) if ".feed_forward." not in tensor.name]
     block = "block_sparse_moe." if any("block_sparse_moe." in name for name in names) else "feed_forward."
     for layer in range(config.num_hidden_layers):
@@ -79,8 +86,12 @@ def _modules(official: str, ours: str, name: str, config: Any) -> list[Stored]:
     return [Stored(name=official + path, shape=shape, weights={ours + path: shape}) for path in maps]
 
 
-def _config(official: OfficialModel) -> PreTrainedConfig:
-    """The config from params.json; the first release left the rotary base out."""
+def mixtral_config(official: OfficialModel) -> MixtralConfig:
+    """The config from the settings; the first release left the rotary base out.
+
+    Raises:
+        UserError: A size is missing.
+    """
     params = official.params
     check_params(params, official.paths[0].parent, ("hidden_dim", "moe"))
     return MixtralConfig(
@@ -93,18 +104,23 @@ def _config(official: OfficialModel) -> PreTrainedConfig:
         head_dim=params.get("head_dim") or params["dim"] // params["n_heads"],
         rms_norm_eps=params["norm_eps"],
         max_position_embeddings=params.get("max_seq_len", _CONTEXT),
-        rope_parameters={"rope_type": "default", "rope_theta": float(params.get("rope_theta", 1e6))},
+        rope_parameters=rotary_settings({"rope_theta": 1e6, **params}),
         num_local_experts=params["moe"]["num_experts"],
         num_experts_per_tok=params["moe"]["num_experts_per_tok"],
     )
 
 
-def _params(config: Any) -> dict[str, Any]:
+def _params(config: Any) -> dict[str, dict[str, Any]]:
     """params.json of a model that never had one."""
+    return {"params.json": mixtral_params(config)}
+
+
+def mixtral_params(config: Any) -> dict[str, Any]:
+    """Settings as params.json has them."""
     return {
         "dim": config.hidden_size,
         "n_layers": config.num_hidden_layers,
-        "head_dim": config.head_dim,
+        "head_dim": head_size(config),
         "hidden_dim": config.intermediate_size,
         "n_heads": config.num_attention_heads,
         "n_kv_heads": config.num_key_value_heads,
@@ -121,8 +137,8 @@ _FAMILY = Family(
     files=CONSOLIDATED,
     owner="Mixtral",
     settings=("params.json", "config.json", "meta.json"),
-    config=_config,
-    stored=_stored,
+    config=mixtral_config,
+    stored=mixtral_tensors,
     params=_params,
     prefix="llma.",
     computed=COMPUTED,

@@ -1,10 +1,11 @@
 """A Hugging Face folder -> the official files of that family of models.
 
-Files are written one after the other: memory holds one of them.
+Files are written one after the other. What one holds is collected in mapped files, so that memory holds the
+weights of one official tensor.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from llama_adapter.checkpoints.convert import ConvertConfig
-from llama_adapter.checkpoints.model_files import Family
+from llama_adapter.checkpoints.family import Family
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.checkpoints.report import check_complete, summary
 from llama_adapter.checkpoints.shards import split
 from llama_adapter.checkpoints.sidecar import Sidecar
+from llama_adapter.checkpoints.spill import spilling
 from llama_adapter.checkpoints.stored import Stored
 from llama_adapter.checkpoints.writing import new_folder
 from llama_adapter.errors import UserError
@@ -72,17 +74,21 @@ def export_model(config: ConvertConfig, family: Family) -> int:
     sidecar = Sidecar.read(source)
     facts = sidecar.layout if sidecar else _habits(family, model_config)
     stored = family.stored(model_config, facts["names"])
+    if family.layout and config.official_shards not in (None, len(facts["files"])):
+        facts = facts | family.layout(stored, config.official_shards)
     with ExitStack() as stack, new_folder(config.output, config.overwrite) as folder:
         weights = _open(source, stack, config.dtype)
         _check(stored, weights, source)
         for index, name in enumerate(track(facts["files"], "writing")):
-            share = _share(index, stored, weights, facts)
-            share |= {
-                left: tensor
-                for left, tensor in (sidecar.tensors if sidecar else {}).items()
-                if index in facts["holders"].get(left, [index])
-            }
-            _save({facts["prefix"] + key: tensor for key, tensor in share.items()}, folder / name, facts)
+            with spilling(folder) as keep:
+                share = _share(index, stored, weights, facts, keep)
+                share |= {
+                    left: tensor
+                    for left, tensor in (sidecar.tensors if sidecar else {}).items()
+                    if index in facts["holders"].get(left, [index])
+                }
+                _save({facts["prefix"] + key: tensor for key, tensor in share.items()}, folder / name, facts)
+                del share
         for name, content in facts["settings"].items():
             (folder / name).write_text(json.dumps(content) + "\n", encoding="utf-8")
         tokenizer = source / "tokenizer.model"
@@ -92,20 +98,21 @@ def export_model(config: ConvertConfig, family: Family) -> int:
     console.print(f"Wrote {len(stored)} tensors in {len(facts['files'])} file(s) to {config.output}.")
     if sidecar is None:
         console.print(
-            f"There is no sidecar file, so these were assumed: one file {facts['files'][0]}, tensors at its "
-            f"top level, none that transformers computes itself, and {json.dumps(facts['settings'])}."
+            f"There is no sidecar file, so these were assumed: names like {facts['files'][0]}, tensors "
+            f"{'under ' + repr(facts['container']) if facts['container'] else 'at the top level'}, none that "
+            f"ours has no place for, and {json.dumps(facts['settings'])}."
         )
     return 0
 
 
 def _habits(family: Family, config: Any) -> dict[str, Any]:
     """One file, for a model that never was in that format."""
-    name = "consolidated.00.pth" if "params.json" in family.settings else "model.safetensors"
+    habits = family.habits
     return {
-        "files": [name],
-        "container": "",
-        "prefix": "",
-        "settings": {family.settings[0]: family.params(config)},
+        "files": [habits.file],
+        "container": habits.container,
+        "prefix": habits.prefix,
+        "settings": family.params(config),
         "names": [],
         "axes": {},
         "holders": {},
@@ -139,18 +146,29 @@ def _check(stored: Sequence[Stored], weights: Weights, source: Path) -> None:
         )
 
 
-def _share(index: int, stored: Sequence[Stored], weights: Weights, facts: Mapping[str, Any]) -> NamedTensors:
-    """What one official file holds."""
+def _share(
+    index: int,
+    stored: Sequence[Stored],
+    weights: Weights,
+    facts: Mapping[str, Any],
+    keep: Callable[[Tensor], Tensor],
+) -> NamedTensors:
+    """What one official file holds, each tensor passed through ``keep``."""
     share: NamedTensors = {}
     for tensor in stored:
         holders = facts["holders"].get(tensor.name, range(len(facts["files"])))
         if index not in holders:
             continue
         place, axis = list(holders).index(index), facts["axes"].get(tensor.name)
-        turned = (tensor.layout.turn_back(weights[name]) for name in tensor.weights)
-        parts = [split(weight, axis, len(holders))[place] for weight in turned]
-        share[tensor.name] = tensor.layout.paste(parts).contiguous()
+        share[tensor.name] = keep(_piece(tensor, weights, axis, len(holders), place))
     return share
+
+
+def _piece(tensor: Stored, weights: Weights, axis: int | None, count: int, place: int) -> Tensor:
+    """One file's share of an official tensor."""
+    turned = (tensor.layout.turn_back(weights[name]) for name in tensor.weights)
+    parts = [split(weight, axis, count)[place] for weight in turned]
+    return tensor.layout.paste(parts).contiguous()
 
 
 def _save(share: NamedTensors, path: Path, facts: Mapping[str, Any]) -> None:

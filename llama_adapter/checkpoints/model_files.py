@@ -1,20 +1,20 @@
 """The official files of one model: which there are, what they hold, and how they share it.
 
-A family of models is described by a ``Family``: `meta_llama.py`, `mixtral.py` and `internlm2.py` have one.
+A family of models is described by a ``Family`` (`family.py`).
 """
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
 
+from llama_adapter.checkpoints.family import CONSOLIDATED, Family
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.checkpoints.reading import CheckpointFile, read_checkpoint
 from llama_adapter.checkpoints.report import check_complete, summary
@@ -22,36 +22,7 @@ from llama_adapter.checkpoints.shards import join, joined_shape, split_axis
 from llama_adapter.checkpoints.stored import Stored
 from llama_adapter.errors import UserError
 
-CONSOLIDATED = re.compile(r"consolidated(\.\d+(-of-\d+\.model)?)?\.(pth|pt|safetensors)")
-"""Meta's, Mistral's and LLaMA2-Accessory's files of weights; not the optimiser's beside them."""
-
 MISFIT = "Use a folder whose settings and files belong together."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """What the converter must know of a family of models."""
-
-    model_type: str
-    """What transformers calls the result."""
-    architecture: str
-    """transformers' class."""
-    files: re.Pattern[str]
-    """Names of the files with weights."""
-    owner: str
-    """Whose files these are, for messages."""
-    settings: tuple[str, ...]
-    """Files with settings; the first that is there is read."""
-    config: Callable[["OfficialModel"], PreTrainedConfig]
-    """The model's config from its files."""
-    stored: Callable[[Any, Collection[str]], list[Stored]]
-    """Tensors of the official files, from the config and the names in the files (empty if there are none)."""
-    params: Callable[[Any], dict[str, Any]]
-    """Settings of a model that never was official, from its config."""
-    prefix: str = ""
-    """In front of names, if all of them have it."""
-    computed: Mapping[str, str] = field(default_factory=dict)
-    """Tensors that ours has no place for -> why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +48,8 @@ class OfficialModel:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """The model's settings."""
-        return next(iter(self.settings.values()))
+        """The model's settings; empty where there are none."""
+        return next(iter(self.settings.values()), {})
 
     def rows(self, name: str, columns: int) -> int:
         """Rows of a map whose number of columns is known.
@@ -110,7 +81,7 @@ class OfficialModel:
                 whole[tensor.name] = torch.empty(joined_shape(piece, axes[tensor.name], count), device="meta")
         shapes = {tensor.name: tensor.shape for tensor in stored}
         self._check_shares(shapes, whole)
-        unknown = [name for name in self.pieces if name not in axes and name not in self.family.computed]
+        unknown = [name for name in self.pieces if name not in axes and self.family.unused(name) is None]
         found = whole | {name: self.pieces[name] for name in unknown}
         check_complete(shapes, found, source, MISFIT)
         if unknown:
@@ -161,6 +132,7 @@ def open_model(source: Path, family: Family, verify: bool) -> OfficialModel:
             f"There are no {family.owner} weights (files like {_example(family.files)!r}) "
             f"in {str(source)!r}. Use the folder with the official files."
         )
+    _check_count(paths)
     settings = _read_settings(source, family)
     files = [read_checkpoint(path, verify) for path in paths]
     names = dict.fromkeys(name for file in files for name in file.tensors)
@@ -181,6 +153,20 @@ def open_model(source: Path, family: Family, verify: bool) -> OfficialModel:
     )
 
 
+def _check_count(paths: Sequence[Path]) -> None:
+    """Refuse a part of the files, where their names say how many there are.
+
+    Raises:
+        UserError: Some are missing, or they are of two sets.
+    """
+    counts = {int(found[1]) for path in paths if (found := re.search(r"-of-(\d+)\.", path.name))}
+    if counts and counts != {len(paths)}:
+        raise UserError(
+            f"{str(paths[0].parent)!r} has {len(paths)} files with weights, {paths[0].name!r} to "
+            f"{paths[-1].name!r}. Put all files of one model into a folder, and no others."
+        )
+
+
 def _example(pattern: re.Pattern[str]) -> str:
     """A name that a pattern matches."""
     return "consolidated.00.pth" if pattern is CONSOLIDATED else "model-00001-of-00002.safetensors"
@@ -193,7 +179,7 @@ def _read_settings(source: Path, family: Family) -> dict[str, dict[str, Any]]:
         UserError: There is none, or one is no JSON.
     """
     present = [name for name in family.settings if (source / name).is_file()]
-    if not present:
+    if not present and family.settings_needed:
         raise UserError(
             f"There is no {' or '.join(family.settings)} in {str(source)!r}. "
             "Put the one that came with the weights into that folder."

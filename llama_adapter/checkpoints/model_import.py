@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from llama_adapter.checkpoints.convert import ConvertConfig
-from llama_adapter.checkpoints.llama_tokenizer import write_tokenizer
-from llama_adapter.checkpoints.model_files import Family, OfficialModel, open_model
+from llama_adapter.checkpoints.family import Family
+from llama_adapter.checkpoints.model_files import OfficialModel, open_model
 from llama_adapter.checkpoints.model_writer import write_model
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.checkpoints.reading import read_checkpoint
@@ -26,7 +26,7 @@ _SMALLEST_SHARD = 100_000_000
 
 
 def import_model(config: ConvertConfig, family: Family) -> int:
-    """Convert a folder of official files into one that ``AutoModelForCausalLM`` reads.
+    """Convert a folder of official files into one that ``from_pretrained`` reads.
 
     Returns:
         The exit code.
@@ -62,15 +62,12 @@ def import_model(config: ConvertConfig, family: Family) -> int:
 
         write_model(folder, plan, make, _shard_size(official, config.max_shard_gb))
         _write_config(folder, model_config, family.architecture)
-        scaled = model_config.rope_parameters["rope_type"] == "llama3"
-        report.notes.append(write_tokenizer(source, folder, long_context=scaled))
+        report.notes.append(family.beside(source, folder, model_config))
         _sidecar(official, axes).write(folder)
     console = Console(soft_wrap=True, highlight=False)
     report.print(console)
     console.print(f"\nWrote {config.output}. Try:", style="bold")
-    console.print(
-        f'  llama-adapter generate --base {config.output} --prompt "Once upon a time"', markup=False
-    )
+    console.print("  " + family.hint.format(output=config.output), markup=False)
     return 0
 
 
@@ -82,12 +79,14 @@ def _shard_size(official: OfficialModel, wanted_gb: float) -> int:
 
 def _report(official: OfficialModel, config: Any) -> ConversionReport:
     """What becomes of each tensor."""
-    computed = official.family.computed
-    report = ConversionReport(used=[name for name in official.pieces if name not in computed])
+    unused = official.family.unused
+    report = ConversionReport(used=[name for name in official.pieces if unused(name) is None])
     if official.beside:
         report.ignored["not the model's weights"] = official.beside
-    for name in official.pieces.keys() & computed:
-        report.set_aside.setdefault(computed[name], []).append(name)
+    for name in official.pieces:
+        if why := unused(name):
+            report.set_aside.setdefault(why, []).append(name)
+    config = config.get_text_config()
     experts = getattr(config, "num_local_experts", 0)
     report.notes.append(
         f"{len(official.paths)} file(s); {config.num_hidden_layers} layers, "
@@ -103,7 +102,10 @@ def _write_config(folder: Path, config: Any, architecture: str) -> None:
     """Write config.json and generation_config.json."""
     config.architectures = [architecture]
     config.save_pretrained(folder)
-    tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    text = config.get_text_config()
+    tokens = {"bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id}
+    if text.pad_token_id is not None:
+        tokens["pad_token_id"] = text.pad_token_id
     (folder / "generation_config.json").write_text(json.dumps(tokens, indent=1) + "\n", encoding="utf-8")
 
 
@@ -121,6 +123,8 @@ def _sidecar(official: OfficialModel, axes: Mapping[str, int | None]) -> Sidecar
             "holders": {name: held for name, held in official.holders.items() if held != every},
         },
         tensors={
-            name: official.pieces[name].clone() for name in official.pieces.keys() & official.family.computed
+            name: piece.clone()
+            for name, piece in official.pieces.items()
+            if official.family.unused(name) is not None
         },
     )

@@ -1,6 +1,6 @@
-"""Peak memory of `convert --kind meta-llama` on synthetic files, in a process of its own.
+"""Peak memory of `convert --kind meta-llama` on synthetic files, or of the way back, in its own process.
 
-python -m tests.checkpoints.measure_memory [--layers 20] [--files 2] [--max-shard-gb 1]
+python -m tests.checkpoints.measure_memory [--layers 20] [--files 2] [--max-shard-gb 1] [--reverse]
 """
 
 import argparse
@@ -17,10 +17,10 @@ DIM, INNER, VOCABULARY, HEADS = 2048, 5632, 32000, 16
 MIB = 2**20
 
 _CHILD = """
-import sys, threading, time
+import importlib, sys, threading, time
 from pathlib import Path
-from llama_adapter.checkpoints.convert import ConvertConfig, convert
-import llama_adapter.checkpoints.meta_llama
+from llama_adapter.checkpoints.convert import KINDS, ConvertConfig, convert
+importlib.import_module(KINDS[sys.argv[4]].forward.partition(":")[0])
 def kib(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field)))
@@ -28,19 +28,20 @@ before, anonymous = kib("VmRSS"), [kib("RssAnon")]
 Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, which a parent's may have been
 def watch():
     while True:
-        anonymous.append(max(anonymous.pop(), kib("RssAnon")))
+        anonymous[0] = max(anonymous[0], kib("RssAnon"))
         time.sleep(0.005)
 start = anonymous[0]
 threading.Thread(target=watch, daemon=True).start()
-config = ConvertConfig(kind="meta-llama", checkpoint=sys.argv[1], output=sys.argv[2])
+config = ConvertConfig(kind=sys.argv[4], checkpoint=sys.argv[1], output=sys.argv[2])
 config.max_shard_gb = float(sys.argv[3])
+config.reverse = sys.argv[5:] == ["reverse"]
 convert(config)
-print("measured", before, kib("VmHWM"), start, max(anonymous))
+print("measured", before, kib("VmHWM"), start, anonymous[0])
 """
 
 
 def write(folder, layers, files):
-    """Synthetic files of a LLaMA in bfloat16; returns the size of the largest."""
+    """Synthetic files of a LLaMA in bfloat16."""
     params = {"dim": DIM, "n_layers": layers, "n_heads": HEADS, "norm_eps": 1e-5}
     (folder / "params.json").write_text(json.dumps(params))
     rows = {"wq": DIM, "wk": DIM, "wv": DIM, "w1": INNER, "w3": INNER}
@@ -63,30 +64,37 @@ def write(folder, layers, files):
             for norm in ("attention_norm", "ffn_norm"):
                 share[f"layers.{layer}.{norm}.weight"] = torch.ones(DIM)
         torch.save(share, folder / f"consolidated.{index:02d}.pth")
-    return max(path.stat().st_size for path in folder.glob("*.pth"))
 
 
-def measure(layers, files, max_shard_gb):
-    """Sizes in MiB and the time of one conversion."""
+def measured(kind, source, target, max_shard_gb=1.0, reverse=False):
+    """Sizes in MiB and the time of one conversion; the first is that of the largest official file."""
+    words = [sys.executable, "-c", _CHILD, str(source), str(target), str(max_shard_gb), kind]
+    begin = time.perf_counter()
+    run = subprocess.run(words + ["reverse"] * reverse, check=True, capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    line = next(line for line in run.stdout.splitlines() if line.startswith("measured"))
+    resident_before, resident, anonymous_before, anonymous = (int(word) / 1024 for word in line.split()[1:])
+    official = target if reverse else source
+    largest = max(path.stat().st_size for path in Path(official).glob("*.pth")) / MIB
+    return {
+        "largest file": largest,
+        "resident above the imports": resident - resident_before,
+        "of it anonymous": anonymous - anonymous_before,
+        "resident share of the largest file": (resident - resident_before) / largest,
+        "seconds": seconds,
+    }
+
+
+def measure(layers, files, max_shard_gb, reverse=False):
+    """One conversion of synthetic files, or the way back from its result."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
         (folder / "meta").mkdir()
-        largest = write(folder / "meta", layers, files)
-        words = [sys.executable, "-c", _CHILD, str(folder / "meta"), str(folder / "hf"), str(max_shard_gb)]
-        begin = time.perf_counter()
-        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-        seconds = time.perf_counter() - begin
-        line = next(line for line in said.splitlines() if line.startswith("measured"))
-        resident_before, resident, anonymous_before, anonymous = (
-            int(word) / 1024 for word in line.split()[1:]
-        )
-    return {
-        "largest file": largest / MIB,
-        "resident above the imports": resident - resident_before,
-        "of it anonymous": anonymous - anonymous_before,
-        "resident share of the largest file": (resident - resident_before) / (largest / MIB),
-        "seconds": seconds,
-    }
+        write(folder / "meta", layers, files)
+        found = measured("meta-llama", folder / "meta", folder / "hf", max_shard_gb)
+        if reverse:
+            found = measured("meta-llama", folder / "hf", folder / "back", max_shard_gb, reverse=True)
+        return found
 
 
 if __name__ == "__main__":
@@ -94,6 +102,7 @@ if __name__ == "__main__":
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--files", type=int, default=2)
     parser.add_argument("--max-shard-gb", type=float, default=1.0)
+    parser.add_argument("--reverse", action="store_true")
     options = parser.parse_args()
-    for name, value in measure(options.layers, options.files, options.max_shard_gb).items():
+    for name, value in measure(**vars(options)).items():
         sys.stdout.write(f"{name}: {value:.2f}\n")

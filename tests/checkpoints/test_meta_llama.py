@@ -210,3 +210,9 @@ def test_memory_stays_below_the_largest_file():
     found = measure(layers=12, files=2, max_shard_gb=1.0)
     assert found["largest file"] > 500
     assert found["resident share of the largest file"] < 1.3
+
+
+@pytest.mark.slow
+def test_the_way_back_holds_less_than_one_file():
+    found = measure(layers=12, files=2, max_shard_gb=1.0, reverse=True)
+    assert found["of it anonymous"] < 0.6 * found["largest file"]

@@ -1,0 +1,100 @@
+"""Two models of one ancestor, tuned on a domain each, mixed at several beta and asked about both domains.
+
+Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 \
+             --train 1500 --test 200
+           python examples/sphinx_weight_mix.py
+Hardware:  2 CPU cores and 6 GB of memory, or any GPU
+Time:      about 40 minutes on one core
+Expected:  runs/weight_mix/results.json, a table and a curve: both domains' accuracy against beta
+
+The ancestor is the model of `sphinx_resolution.py`, tuned shortly on both domains, as SPHINX's parents share
+a first stage; then one copy goes on with pictures of coloured shapes and the other with letters and digits.
+Averaging weights without a shared beginning mixes features that have nothing to do with each other.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from efficientnet_lite0 import DEFAULT_FILE, ensure_weights
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.table import Table
+from sphinx_resolution import Study, ask, run_config, small_base, tuning_of, write_dialogs
+
+from llama_adapter.data import SourceConfig
+from llama_adapter.models import BaseModelConfig
+from llama_adapter.training import train
+from sphinx_ft.tuning import SphinxTuning
+from sphinx_ft.weight_mix.sweep import Point, draw_curve, sweep_beta
+
+DOMAINS = ("marks", "codes")
+
+
+def main(
+    pictures: Path = Path("data/one_mark"),
+    arm: str = "5 views, skip tokens",
+    shared_epochs: float = 2.0,
+    own_epochs: float = 3.0,
+    betas: list[float] | None = None,
+    output_dir: Path = Path("runs/weight_mix"),
+) -> None:
+    """Train the ancestor and the two parents, mix them and ask every mixture.
+
+    Args:
+        pictures: what `drawn_small_marks.py` drew.
+        arm: views of the model, an arm of `sphinx_resolution.py`.
+        shared_epochs: passes of the ancestor over both domains.
+        own_epochs: passes of a parent over its own.
+        betas: weights of the parent of shapes.
+        output_dir: models, results and the curve.
+    """
+    ensure_weights(DEFAULT_FILE)
+    study = Study(pictures=pictures, output_dir=output_dir)
+    dialogs, tests = {}, {}
+    for domain in DOMAINS:
+        (output_dir / domain).mkdir(parents=True, exist_ok=True)
+        own = replace(study, domain=domain)
+        dialogs[domain] = write_dialogs(own, "train")
+        tests[domain] = [json.loads(line) for line in write_dialogs(own, "test").read_text().splitlines()]
+    ancestor = output_dir / "ancestor"
+    if not (ancestor / "model" / "config.json").is_file():
+        shared = run_config(
+            replace(study, epochs=shared_epochs), tuning_of(study, arm), small_base(study), ancestor, 0
+        )
+        shared.data.train = [SourceConfig(path=str(path), format="llava") for path in dialogs.values()]
+        train(shared)
+    for domain in DOMAINS:
+        if not (output_dir / domain / "model" / "config.json").is_file():
+            own = run_config(
+                replace(study, epochs=own_epochs), SphinxTuning(), ancestor / "model", output_dir / domain, 0
+            )
+            own.base = BaseModelConfig(name_or_path=str(ancestor / "model"))
+            own.data.train = [SourceConfig(path=str(dialogs[domain]), format="llava")]
+            train(own)
+
+    def scores(model: Path) -> dict[str, float]:
+        """Right answers in both domains, and their mean."""
+        found = {domain: ask(model, rows)["all"] for domain, rows in tests.items()}
+        return {**found, "mean": sum(found.values()) / len(found)}
+
+    parents = (output_dir / DOMAINS[0] / "model", output_dir / DOMAINS[1] / "model")
+    points = sweep_beta(parents, betas or [0.0, 0.25, 0.5, 0.75, 1.0], scores, work=output_dir)
+    reference = {"ancestor": scores(ancestor / "model")}
+    results = {"ancestor": reference["ancestor"], "betas": {p.beta: dict(p.scores) for p in points}}
+    (output_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    Console().print(table_of(reference["ancestor"], points))
+    draw_curve(points, DOMAINS, output_dir / "weight_mix.png")
+
+
+def table_of(ancestor: dict[str, float], points: list[Point]) -> Table:
+    """Accuracy in both domains, mixture by mixture."""
+    table = Table("beta (weight of the parent of shapes)", *DOMAINS, "mean", title="Right answers")
+    table.add_row("ancestor", *(f"{ancestor[name]:.1%}" for name in (*DOMAINS, "mean")))
+    for point in points:
+        table.add_row(f"{point.beta:g}", *(f"{point.scores[name]:.1%}" for name in (*DOMAINS, "mean")))
+    return table
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
