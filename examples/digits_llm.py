@@ -123,7 +123,7 @@ class Learner:
         start = time.monotonic()
         trainer.train()
         self.seconds[stage] = time.monotonic() - start
-        trainer.save_adapter(folder / "adapter")
+        trainer.save_trained(folder / "adapter")
 
     def _settings(self, folder: Path, steps: int, rows: int) -> TrainingConfig:
         """The same for both stages; rates are those of ``STAGES``."""

@@ -144,7 +144,7 @@ def test_training_through_the_trainer_with_evaluations_lowers_the_loss(base, kin
     assert len(losses) == 3
     assert losses[-1] < 0.98 * losses[0]
     folder = tmp_path / "adapter"
-    trainer.save_adapter(folder)
+    trainer.save_trained(folder)
     values = {}
     for name in (kind, "none"):
         again = load_adapter(base(name), {"default": folder})

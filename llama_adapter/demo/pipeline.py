@@ -78,7 +78,7 @@ def run(config: DemoConfig) -> int:
             before = _ask(generator, task, console, "answering before")
         with watch.stage("training"):
             trainer.train()
-        trainer.save_adapter(output_dir / "adapter")
+        trainer.save_trained(output_dir / "adapter")
         with watch.stage("answers_after"):
             after = _ask(generator, task, console, "answering after")
     watch.seconds["total"] = time.perf_counter() - watch.started

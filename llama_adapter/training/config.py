@@ -14,9 +14,10 @@ from transformers import TrainingArguments
 from llama_adapter.errors import UserError
 from llama_adapter.training.activation_memory import CheckpointingPolicy
 from llama_adapter.training.batch_choice import Batching, check_batching
+from llama_adapter.training.fsdp_settings import settle_fsdp
 from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
-from llama_adapter.training.requested import check_checkpointing, check_settings
+from llama_adapter.training.requested import check_checkpointing, check_processes, check_settings
 
 
 @dataclass(kw_only=True)
@@ -143,12 +144,14 @@ class TrainingConfig(TrainingArguments):
         if self.data_seed is None:
             self.data_seed = self.seed
         check_settings(self)
+        settle_fsdp(self)
         try:
             super().__post_init__()
         except ValueError as error:
             raise UserError(
                 f"Settings under `training` do not fit together: {error}. Set them as the message says."
             ) from error
+        check_processes(self)
         check_checkpointing(self)
         check_batching(self, self.batching, self.tokens_per_batch)
         if self.types == "published" and self.batching != "rows":

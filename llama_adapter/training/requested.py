@@ -6,6 +6,7 @@ without a word. The checks do not know the model; what a model supports is said 
 """
 
 import logging
+import os
 import shutil
 
 import torch
@@ -79,6 +80,20 @@ def check_checkpointing(args: TrainingArguments) -> None:
             "which loses gradients below a frozen embedding. Leave use_reentrant out."
         )
     args.activation_checkpointing_kwargs = {**given, "use_reentrant": False}
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """Refuse to be one of several processes that do not know each other: each would train, and overwrite.
+
+    Raises:
+        UserError: when a launcher started several processes and they formed no group.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and args.world_size == 1:
+        raise UserError(
+            f"A launcher started {started} processes (WORLD_SIZE), but this one would train alone on "
+            f"{args.device.type}. Set use_cpu=true to train in CPU processes, or start without torchrun."
+        )
 
 
 def _check_precision(args: TrainingArguments) -> None:

@@ -128,7 +128,7 @@ def train(config: TrainConfig) -> int:
     if trainer.eval_dataset is not None and not _evaluated_last_step(trainer):
         trainer.evaluate()
     adapter = output_dir / "adapter"
-    trainer.save_adapter(adapter)
+    trainer.save_trained(adapter)
     trainer.console.print(end_table(trainer, adapter))
     command = generate_command(config.base.name_or_path, str(adapter), config.images is not None)
     trainer.console.print(f"Try it: {command}", highlight=False, soft_wrap=True)

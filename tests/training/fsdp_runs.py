@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState
 from torch.distributed.tensor import DTensor
@@ -146,11 +147,13 @@ def outcome(trainer):
     return trained | {"evaluation": trainer.evaluate()["eval_loss"]}
 
 
-def one_process(name, folder, accumulation, **settings):
-    """The run of this process alone, with the same rows in each step."""
+def one_process(name, folder, accumulation, resume=None, save=False, **settings):
+    """The run of this process alone, with the same rows in each step; arguments as in ``planned``."""
     rows = {"per_device_train_batch_size": ROWS // accumulation, "gradient_accumulation_steps": accumulation}
-    trainer = build(name, folder / f"{name}-alone", folder, **rows, **settings)
-    trainer.train()
+    trainer = build(name, folder / f"{name}-alone", folder, **(rows | settings))
+    trainer.train(resume_from_checkpoint=None if resume is None else str(folder / resume))
+    if save:
+        trainer.save_trained(folder / f"{name}-alone" / "trained")
     return outcome(trainer)
 
 
@@ -171,14 +174,20 @@ def launch(processes, folder, plan):
     return torch.load(folder / f"results-{processes}.pt", weights_only=True)
 
 
-def planned(name, processes, accumulation=2, **settings):
-    """A run of a plan."""
+def planned(name, processes, accumulation=2, resume=None, save=False, **settings):
+    """A run of a plan; ``resume`` is a checkpoint's path in the folder, ``save`` also keeps the result."""
     rows = ROWS // (processes * accumulation)
-    return {
-        "model": name,
-        "settings": {
-            "per_device_train_batch_size": rows,
-            "gradient_accumulation_steps": accumulation,
-            **settings,
-        },
-    }
+    layout = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": accumulation}
+    run = {"model": name, "settings": {**layout, **settings}, "save": save}
+    return run if resume is None else run | {"resume": resume}
+
+
+def assert_equal(run, other):
+    """Two runs gave the same, up to fp32 sums in another order; one may have begun later."""
+    for what in ("losses", "norms"):
+        last = min(len(run[what]), len(other[what]))
+        assert run[what][-last:] == pytest.approx(other[what][-last:], rel=1e-5)
+    assert run["evaluation"] == pytest.approx(other["evaluation"], rel=1e-5)
+    assert run["weights"].keys() == other["weights"].keys()
+    for name, weight in run["weights"].items():
+        torch.testing.assert_close(weight, other["weights"][name], rtol=1e-5, atol=1e-5)

@@ -20,10 +20,10 @@ def main(folder):
     results = {}
     for label, run in json.loads((folder / "plan.json").read_text()).items():
         trainer = build(run["model"], folder / label, folder, fsdp=True, **run["settings"])
-        trainer.train(resume_from_checkpoint=run.get("resume"))
+        trainer.train(resume_from_checkpoint=str(folder / run["resume"]) if "resume" in run else None)
         results[label] = outcome(trainer)
-        if "save" in run:
-            trainer.save_adapter(folder / run["save"])
+        if run.get("save"):
+            trainer.save_trained(folder / label / "trained")
     if trainer.is_world_process_zero():
         torch.save(results, folder / f"results-{processes}.pt")
     trainer.end()

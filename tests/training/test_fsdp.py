@@ -1,38 +1,21 @@
 """FSDP2 in two and four processes equals one process, for every kind of model that is tuned as a whole.
 
-Tolerance in fp32: 1e-5 relative for losses and norms, 1e-5 for weights; sums in another order. In bf16 the
+The quick part is in ``test_fsdp_checkpoints``. Tolerance in fp32: 1e-5 relative for losses and norms, 1e-5 for weights; sums in another order. In bf16 the
 sharded run computes in bf16 weights where the other computes under autocast: 1 % for losses.
 """
 
 import pytest
 import torch
 
-from tests.training.fsdp_runs import launch, one_process, planned
+from tests.training.fsdp_runs import assert_equal, launch, one_process, planned
 
+pytestmark = pytest.mark.slow
 MIXTURES = {"mixtral", "sphinx_moe"}
-
-
-def assert_equal(sharded, alone):
-    assert sharded["losses"] == pytest.approx(alone["losses"], rel=1e-5)
-    assert sharded["norms"] == pytest.approx(alone["norms"], rel=1e-5)
-    assert sharded["evaluation"] == pytest.approx(alone["evaluation"], rel=1e-5)
-    assert sharded["weights"].keys() == alone["weights"].keys()
-    for name, weight in sharded["weights"].items():
-        torch.testing.assert_close(weight, alone["weights"][name], rtol=1e-5, atol=1e-5)
 
 
 def twin(name, folder, processes, accumulation=2):
     """Experts are balanced within a batch, so there the other run needs the same batches, not only rows."""
     return one_process(name, folder, accumulation * (processes if name in MIXTURES else 1))
-
-
-def test_two_processes_equal_one(tmp_path):
-    sharded = launch(2, tmp_path, {"llama": planned("llama", 2)})["llama"]
-    alone = twin("llama", tmp_path, 2)
-    assert min(sharded["norms"]) > 1.0  # gradients were clipped
-    assert_equal(sharded, alone)
-    assert sharded["bytes"] == pytest.approx(alone["bytes"] / 2, rel=0.01)
-    assert sharded["optimizer_bytes"] == pytest.approx(alone["optimizer_bytes"] / 2, rel=0.01)
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -47,20 +30,17 @@ def launched(request, tmp_path_factory):
     return request.param, folder, launch(request.param, folder, plan)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "tied", "mixtral", "sphinx", "sphinx_moe"])
 def test_a_model_is_trained_as_by_one_process(launched, name):
     processes, folder, results = launched
     assert_equal(results[name], twin(name, folder, processes))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["recomputed", "layers recomputed"])
 def test_recomputed_layers_change_nothing(launched, name):
     assert_equal(launched[2][name], launched[2]["llama"])
 
 
-@pytest.mark.slow
 def test_bf16_computes_with_weights_kept_in_fp32(launched):
     processes, folder, results = launched
     sharded, alone = results["bf16"], twin("bf16", folder, processes)
@@ -70,7 +50,6 @@ def test_bf16_computes_with_weights_kept_in_fp32(launched):
     assert sharded["norms"] == pytest.approx(alone["norms"], rel=5e-2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "tied", "mixtral", "sphinx", "sphinx_moe"])
 def test_each_process_holds_its_share(launched, name):
     processes, folder, results = launched

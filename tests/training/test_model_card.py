@@ -25,7 +25,7 @@ def test_an_unknown_template_is_said_to_be_unknown(tmp_path):
 def test_the_code_of_the_card_runs(trainer, base_dir, tmp_path, monkeypatch):
     made = trainer(max_steps=1)
     made.notes.base = str(base_dir)
-    made.save_adapter(tmp_path / "adapter")
+    made.save_trained(tmp_path / "adapter")
     text = (tmp_path / "adapter" / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.S)[1]
     loading = "\n".join(line for line in code.splitlines() if "tokenizer" not in line)

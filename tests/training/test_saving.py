@@ -213,7 +213,7 @@ def test_final_adapter_loads_elsewhere_and_says_how(resumable, base_dir, tmp_pat
     run.notes = AdapterNotes(template="alpaca", base=str(base_dir), max_length=64)
     run.train()
     folder = tmp_path / "run" / "adapter"
-    run.save_adapter(folder)
+    run.save_trained(folder)
     assert files.defect(folder) is None
     assert "\nimport llama_adapter\n" in (folder / "README.md").read_text()
     assert read_notes(folder) == run.notes
@@ -226,10 +226,10 @@ def test_final_adapter_loads_elsewhere_and_says_how(resumable, base_dir, tmp_pat
 
 def test_saving_the_adapter_again_replaces_it(resumable, tmp_path):
     run = resumable("run", max_steps=2)
-    run.save_adapter(tmp_path / "adapter")
+    run.save_trained(tmp_path / "adapter")
     before = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     run.train()
-    run.save_adapter(tmp_path / "adapter")
+    run.save_trained(tmp_path / "adapter")
     after = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert files.defect(tmp_path / "adapter") is None

@@ -48,7 +48,7 @@ def test_end_table_states_losses_speed_and_size(trainer, records, shown, tmp_pat
         evaluation=records(3), eval_on_start=True, eval_strategy="steps", eval_steps=2, peak_flops=1e12
     )
     made.train()
-    made.save_adapter(tmp_path / "adapter")
+    made.save_trained(tmp_path / "adapter")
     text = shown(end_table(made, tmp_path / "adapter"))
     losses = [record["loss"] for record in made.state.log_history if "loss" in record]
     evaluations = [record["eval_loss"] for record in made.state.log_history if "eval_loss" in record]
@@ -65,7 +65,7 @@ def test_end_table_names_the_best_checkpoint(trainer, records, shown, tmp_path):
     steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
     made = trainer(evaluation=records(3), load_best_model_at_end=True, **steps)
     made.train()
-    made.save_adapter(tmp_path / "adapter")
+    made.save_trained(tmp_path / "adapter")
     assert f"checkpoint-{made.state.best_global_step}, loss {made.state.best_metric:.4f}" in shown(
         end_table(made, tmp_path / "adapter")
     )
