@@ -10,6 +10,7 @@ here, nor how checkpoints are written.
 
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _pretrained(model: nn.Module, folder: Path) -> dict[str, Any]:
     """The state of a model that ``from_pretrained`` reads, in fp32, which holds 16 bits exactly.
 
     Raises:
-        UserError: it is no model of transformers, or the folder lacks some of its weights.
+        UserError: it is no model of transformers, or the folder is of another one.
     """
     classes: list[Any] = [
         kind
@@ -135,10 +136,12 @@ def _pretrained(model: nn.Module, folder: Path) -> dict[str, Any]:
             f"{folder} cannot be read into {type(model).__name__}, which is no model of transformers. "
             "Use one, or resume with the settings of the run that wrote it."
         )
-    loaded, report = classes[0].from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    if lacking := [*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])]:
+    kept = {"config": deepcopy(model.config), "dtype": torch.float32, "ignore_mismatched_sizes": True}
+    loaded, report = classes[0].from_pretrained(folder, **kept, output_loading_info=True)
+    other = sorted(str(key) for kind in ("missing", "unexpected", "mismatched") for key in report[f"{kind}_keys"])
+    if other:
         raise UserError(
-            f"{folder} has no fitting {sorted(lacking)[0]!r} and {len(lacking) - 1} other tensors. "
+            f"{folder} is of another model: {len(other)} tensors do not fit, such as {other[0]!r}. "
             "Use the settings it was trained with, or choose another output_dir."
         )
     state: dict[str, Any] = loaded.state_dict()
