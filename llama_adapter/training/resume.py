@@ -114,7 +114,9 @@ def warn_about_changes(checkpoint: Path, facts: dict[str, Any]) -> None:
 
 def _rows_per_step(facts: dict[str, Any]) -> int | None:
     """Rows of an optimiser step, where only their number decides which they are; None where more does."""
-    plain = facts.get("batching") == "rows" and facts.get("epoch_parts") == 1 and facts.get("types") == "mixed"
+    plain = (
+        facts.get("batching") == "rows" and facts.get("epoch_parts") == 1 and facts.get("types") == "mixed"
+    )
     if not plain or facts.get("groups") or not all(isinstance(facts.get(name), int) for name in _STEP):
         return None
     return math.prod(facts[name] for name in _STEP)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate.utils import broadcast_object_list
+from peft.utils import CONFIG_NAME as ADAPTER_SETTINGS
 from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
@@ -111,13 +112,12 @@ class CheckpointingTrainer(transformers.Trainer):
         the shards are written beside it.
         """
         super().save_model(output_dir, _internal_call)
-        folder = Path(output_dir or self.args.output_dir or ".")
-        if folder.is_dir():
-            self._describe(folder)
+        self._describe(Path(output_dir or self.args.output_dir or "."))
 
     def _describe(self, folder: Path) -> None:
-        """Put README and notes beside a saved adapter."""
-        if not self.args.should_save or self.parts.adapter is None:
+        """Put README and notes beside an adapter, where one was saved."""
+        is_saved = self.args.should_save and (folder / ADAPTER_SETTINGS).is_file()
+        if not is_saved or self.parts.adapter is None:
             return
         config = self.parts.adapter.active_peft_config
         base = self.notes.base or config.base_model_name_or_path or "the base model"

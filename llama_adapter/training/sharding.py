@@ -138,7 +138,9 @@ def _pretrained(model: nn.Module, folder: Path) -> dict[str, Any]:
         )
     kept = {"config": deepcopy(model.config), "dtype": torch.float32, "ignore_mismatched_sizes": True}
     loaded, report = classes[0].from_pretrained(folder, **kept, output_loading_info=True)
-    other = sorted(str(key) for kind in ("missing", "unexpected", "mismatched") for key in report[f"{kind}_keys"])
+    other = sorted(
+        str(key) for kind in ("missing", "unexpected", "mismatched") for key in report[f"{kind}_keys"]
+    )
     if other:
         raise UserError(
             f"{folder} is of another model: {len(other)} tensors do not fit, such as {other[0]!r}. "

@@ -7,7 +7,7 @@ sharded run computes in bf16 weights where the other computes under autocast: 1 
 import pytest
 import torch
 
-from tests.training.fsdp_runs import assert_equal, launch, one_process, planned
+from tests.training.sharded_runs import assert_equal, launch, one_process, planned
 
 pytestmark = pytest.mark.slow
 MIXTURES = {"mixtral", "sphinx_moe"}
