@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from transformers import TrainingArguments
 
 from llama_adapter.errors import UserError
+from llama_adapter.training.groups import ParameterGroups
+from llama_adapter.training.parts import TrainedParts
 
 _LAYOUT = "state_dict_type"
 
@@ -46,6 +49,26 @@ def reduce_in_fp32(accelerator: Accelerator) -> None:
     policy = None if plugin is None else plugin.mixed_precision_policy
     if policy is not None:
         plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
+
+
+def check_shardable(accelerator: Accelerator, parts: TrainedParts, groups: ParameterGroups) -> None:
+    """Refuse what is kept or trained apart from the model that FSDP divides.
+
+    Raises:
+        UserError: a run is sharded and has a conditioner, or parts that train on some records only.
+    """
+    if accelerator.distributed_type is not DistributedType.FSDP:
+        return
+    if parts.conditioner is not None:
+        raise UserError(
+            f"fsdp=true divides one model, and {type(parts.conditioner).__name__} is kept beside it. "
+            "Leave fsdp out to train an image-conditioned adapter data-parallel."
+        )
+    if groups.joint:
+        raise UserError(
+            f"fsdp=true meets groups for {[records for records, _ in groups.members]} records, whose "
+            "gradients cannot be dropped apart. Leave fsdp out, or train all parts on all records."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

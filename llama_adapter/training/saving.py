@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate.utils import broadcast_object_list
+from peft.utils import CONFIG_NAME as ADAPTER_SETTINGS
 from rich.console import Console
 from torch import nn
 from transformers import PreTrainedModel
@@ -111,16 +112,14 @@ class CheckpointingTrainer(transformers.Trainer):
         the shards are written beside it.
         """
         super().save_model(output_dir, _internal_call)
-        folder = Path(output_dir or self.args.output_dir or ".")
-        if folder.is_dir():
-            self._describe(folder)
+        self._describe(Path(output_dir or self.args.output_dir or "."))
 
     def _describe(self, folder: Path) -> None:
         """Put notes beside what was saved, and a README beside an adapter."""
-        if not self.args.should_save:
+        if not self.args.should_save or not folder.is_dir():
             return
         write_notes(folder, self.notes)
-        if self.parts.adapter is None:
+        if self.parts.adapter is None or not (folder / ADAPTER_SETTINGS).is_file():
             return
         config = self.parts.adapter.active_peft_config
         base = self.notes.base or config.base_model_name_or_path or "the base model"

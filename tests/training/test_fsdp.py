@@ -1,13 +1,13 @@
 """FSDP2 in two and four processes equals one process, for every kind of model that is tuned as a whole.
 
-The quick part is in ``test_fsdp_checkpoints``. Tolerance in fp32: 1e-5, relative for losses and norms; sums in
-another order. In bf16 the sharded run computes in bf16 weights, the other under autocast: 1 % for losses.
+The quick part is in ``test_fsdp_checkpoints``. Tolerance in fp32: 1e-5 (losses and norms: relative).
+Sums have another order. In bf16 the sharded run computes in bf16 weights, the other under autocast: 1 % for losses.
 """
 
 import pytest
 import torch
 
-from tests.training.fsdp_runs import assert_equal, launch, one_process, planned
+from tests.training.sharded_runs import assert_equal, launch, one_process, planned
 
 pytestmark = pytest.mark.slow
 MIXTURES = {"mixtral", "sphinx_moe"}

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from llama_adapter.errors import UserError
 from llama_adapter.training import checkpoint as files
 from sphinx_ft.model import SphinxForConditionalGeneration
-from tests.training.fsdp_runs import assert_equal, launch, one_process, planned
+from tests.training.sharded_runs import assert_equal, launch, one_process, planned
 
 SAVING = {"save_strategy": "steps", "save_steps": 2.0}
 GATHERED = {"fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}
@@ -41,7 +42,8 @@ def assert_holds(model, weights):
 def pair(tmp_path_factory):
     """A run of two processes, and the same by one: folder, results."""
     folder = tmp_path_factory.mktemp("pair")
-    sharded = launch(2, folder, {"llama": planned("llama", 2, save=True, **SAVING)})["llama"]
+    plan = {name: planned(name, 2, save=True, **SAVING) for name in ("llama", "adapter")}
+    sharded = launch(2, folder, plan)["llama"]
     return folder, sharded, one_process("llama", folder, 2, save=True, **SAVING)
 
 
@@ -73,6 +75,21 @@ def test_the_result_is_one_folder_as_one_process_saves_it(pair):
     assert files.defect(trained) is None
     assert_same_folder(trained, folder / "llama-alone" / "trained")
     assert_holds(AutoModelForCausalLM.from_pretrained(trained), sharded["weights"])
+
+
+def test_of_an_adapter_only_the_adapter_is_saved(pair):
+    folder = pair[0]
+    one_process("adapter", folder, 2, save=True)
+    found = [folder / run / "trained" for run in ("adapter", "adapter-alone")]
+    files_of = [{path.name for path in one.iterdir()} for one in found]
+    assert files_of[0] == files_of[1]
+    assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= files_of[0]
+    sharded, alone = (load_file(one / "adapter_model.safetensors") for one in found)
+    assert sharded.keys() == alone.keys()
+    for name, value in sharded.items():
+        torch.testing.assert_close(value, alone[name], rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match="by a run with fsdp=True, and this one has fsdp=False"):
+        one_process("adapter", folder, 2, resume="adapter/checkpoint-2")
 
 
 def test_one_process_goes_on_from_shards_of_two(pair, caplog):

@@ -1,17 +1,22 @@
 """What is settled before FSDP is set up, and the precision in which gradients are added up."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import nn
 from transformers import TrainingArguments
 
+from llama_adapter.conditioning import Conditioner
 from llama_adapter.errors import UserError
-from llama_adapter.training.fsdp_settings import reduce_in_fp32, settle_fsdp
+from llama_adapter.training.fsdp_settings import check_shardable, reduce_in_fp32, settle_fsdp
+from llama_adapter.training.groups import ParameterGroups
+from llama_adapter.training.parts import TrainedParts
 
 
 def settled(**settings):
@@ -23,7 +28,7 @@ def settled(**settings):
 
 def accelerated(**state):
     made = Mock(spec=Accelerator)
-    made.configure_mock(state=SimpleNamespace(**state))
+    made.configure_mock(state=SimpleNamespace(**state), distributed_type=DistributedType.FSDP)
     return made
 
 
@@ -67,3 +72,17 @@ def test_gradients_are_added_up_in_fp32():
         None,
     )
     reduce_in_fp32(accelerated())
+
+
+def test_what_lies_beside_the_model_is_refused():
+    text = TrainedParts(nn.Linear(2, 2))
+    check_shardable(accelerated(), text, ParameterGroups(text))
+    conditioner = Mock(spec=Conditioner)
+    seeing = replace(text, conditioner=conditioner)
+    with pytest.raises(UserError, match="is kept beside it. Leave fsdp out"):
+        check_shardable(accelerated(), seeing, ParameterGroups(text))
+    groups = ParameterGroups(text)
+    groups.members.append(("images", {}))
+    with pytest.raises(UserError, match=r"meets groups for \['images'\] records"):
+        check_shardable(accelerated(), text, groups)
+    check_shardable(Accelerator(cpu=True), seeing, groups)

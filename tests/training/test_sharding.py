@@ -8,7 +8,7 @@ from torch import nn
 
 from llama_adapter.errors import UserError
 from llama_adapter.training.sharding import load_optimizer, load_weights, stored_by_fsdp
-from tests.training.fsdp_runs import build, llama, mixtral, one_process
+from tests.training.sharded_runs import build, llama, mixtral, one_process
 
 SAVING = {"save_strategy": "steps", "save_steps": 2.0}
 

@@ -18,7 +18,7 @@ from llama_adapter.training import Trainer, TrainingConfig
 from sphinx_ft.collator import SphinxCollator
 from sphinx_ft.trainable import set_trainable
 from tests.sphinx_ft.tiny import picture, tiny_model
-from tests.training.conftest import VOCABULARY, collate, make_records
+from tests.training.conftest import VOCABULARY, adapt, collate, make_records
 
 ROWS = 8
 """Of one optimiser step, over processes and accumulation."""
@@ -54,6 +54,7 @@ def sphinx(**options):
 
 
 MODELS = {
+    "adapter": lambda: adapt(llama()),
     "llama": llama,
     "tied": lambda: llama(tie_word_embeddings=True),
     "bf16": llama,
@@ -141,7 +142,7 @@ def outcome(trainer):
             here(value)
             for state in trainer.optimizer.state.values()
             for value in state.values()
-            if value.dim() > 0
+            if isinstance(value, torch.Tensor) and value.dim() > 0
         ),
     }
     return trained | {"evaluation": trainer.evaluate()["eval_loss"]}
@@ -167,13 +168,14 @@ def launch(processes, folder, plan):
         "--standalone",
         f"--nproc-per-node={processes}",
     ]
-    worker = Path(__file__).with_name("fsdp_worker.py")
+    worker = Path(__file__).with_name("sharded_worker.py")
+    paths = [str(worker.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [*torchrun, str(worker), str(folder)],
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(worker.parents[2])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-6000:])
@@ -181,9 +183,13 @@ def launch(processes, folder, plan):
 
 
 def planned(name, processes, accumulation=2, resume=None, save=False, **settings):
-    """A run of a plan; ``resume`` is a checkpoint's path in the folder, ``save`` also keeps the result."""
+    """A run of a plan, sharded by FSDP or, with its settings, by DeepSpeed.
+
+    ``resume`` is a checkpoint's path in the folder, ``save`` also keeps the result.
+    """
     rows = ROWS // (processes * accumulation)
     layout = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": accumulation}
+    layout |= {} if "deepspeed" in settings else {"fsdp": True}
     run = {"model": name, "settings": {**layout, **settings}, "save": save}
     return run if resume is None else run | {"resume": resume}
 
