@@ -8,8 +8,8 @@ Expected:  data/small_marks/DOMAIN/{train,val,test}_{vqa,grounding}.jsonl, and t
 Every picture holds three cards, at the left, in the middle and at the right, which look alike from afar (or
 one of them); a small mark on each says what it is. In the domain ``marks`` that is a coloured shape, in
 ``codes`` a letter and a digit on ruled paper. Questions ask for the mark at a place, or for the box of the
-card that has a mark: so where is easy and what is not. Pictures are 2 and 3 times as wide as high: padded at the
-end, the lower rows of sub-images hold padding alone. All follows from the seed. Models are not known here.
+card that has a mark: so where is easy and what is not. Pictures are 2 and 3 times as wide as high: padded at
+the end, the lower rows of sub-images hold padding alone. All follows from the seed.
 
 Records are those of the tasks ``vqa`` and ``grounding`` (docs/sphinx-data.md), and what ``evaluate choice``
 and ``evaluate refcoco`` read.

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from llama_adapter.errors import UserError
 from llama_adapter.training.activation_memory import CheckpointingPolicy
 from llama_adapter.training.batch_choice import Batching, check_batching
+from llama_adapter.training.fsdp_settings import settle_fsdp
 from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
 from llama_adapter.training.requested import check_checkpointing, check_processes, check_settings
@@ -148,6 +149,7 @@ class TrainingConfig(TrainingArguments):
         if self.data_seed is None:
             self.data_seed = self.seed
         check_settings(self)
+        settle_fsdp(self)
         try:
             super().__post_init__()
         except ValueError as error:

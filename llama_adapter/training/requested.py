@@ -82,6 +82,20 @@ def check_checkpointing(args: TrainingArguments) -> None:
     args.activation_checkpointing_kwargs = {**given, "use_reentrant": False}
 
 
+def check_processes(args: TrainingArguments) -> None:
+    """Refuse to be one of several processes that do not know each other: each would train, and overwrite.
+
+    Raises:
+        UserError: when a launcher started several processes and they formed no group.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and args.world_size == 1:
+        raise UserError(
+            f"A launcher started {started} processes (WORLD_SIZE), but this one would train alone on "
+            f"{args.device.type}. Set use_cpu=true to train in CPU processes, or start without torchrun."
+        )
+
+
 def _check_precision(args: TrainingArguments) -> None:
     on_cpu = _uses_cpu(args)
     if args.fp16 and on_cpu:
@@ -154,20 +168,6 @@ def check_active(args: TrainingArguments, accelerator: Accelerator) -> None:
             f"mixed precision {args.mixed_precision!r} was asked for, but accelerate uses "
             f"{accelerator.mixed_precision!r}. Remove ACCELERATE_MIXED_PRECISION from the environment, "
             "or ask for the same precision."
-        )
-
-
-def check_processes(args: TrainingArguments) -> None:
-    """Refuse processes that were started together and do not train together.
-
-    Raises:
-        UserError: a launcher started several, and this one is alone.
-    """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started > 1 and args.world_size == 1:
-        raise UserError(
-            f"{started} processes were started together, and each would train alone on {args.device.type}. "
-            "Set training.use_cpu=true to train together on CPUs, or start one process."
         )
 
 

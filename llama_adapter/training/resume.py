@@ -6,17 +6,21 @@ adapter or another batch layout is noticed before anything is loaded. This modul
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils.constants import FSDP_MODEL_NAME
 from peft import PeftConfig
 
 from llama_adapter.errors import UserError
 from llama_adapter.training.checkpoint import defect, last_complete, read_manifest, set_aside
+from llama_adapter.training.sharding import stored_by_fsdp
 
 _log = logging.getLogger(__name__)
+
+_STEP = ("world_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+"""What an optimiser step's rows are divided by; with plain batches they are the same rows in any division."""
 
 _NOT_COMPARED = {"inference_mode", "base_model_name_or_path", "revision", "peft_version", "auto_mapping"}
 
@@ -80,29 +84,25 @@ def check_same_adapter(checkpoint: Path, config: PeftConfig) -> None:
         )
 
 
-def check_same_sharing(checkpoint: Path, sharded: bool) -> None:
-    """Compare how a checkpoint was written with how the run is shared out; the number of processes is free.
-
-    Args:
-        checkpoint: a complete one.
-        sharded: whether this run shards its weights.
+def check_same_sharding(checkpoint: Path, sharded: bool) -> None:
+    """Refuse to load an adapter's checkpoint in a run that is sharded where the other was not.
 
     Raises:
-        UserError: one is sharded and the other is not.
+        UserError: only one of them is.
     """
-    if any(checkpoint.glob(f"{FSDP_MODEL_NAME}*")) != sharded:
-        was, now = ("without", "with") if sharded else ("with", "without")
+    if stored_by_fsdp(checkpoint) != sharded:
         raise UserError(
-            f"The checkpoint {checkpoint} was written {was} fsdp, and this run is {now} it. Resume as it was "
-            "written, on any number of processes, or use its weights as base.name_or_path of a new run."
+            f"{checkpoint} was written by a run with fsdp={not sharded}, and this one has fsdp={sharded}. "
+            "Resume an adapter as it was trained, or go on from its folder with start_from."
         )
 
 
 def warn_about_changes(checkpoint: Path, facts: dict[str, Any]) -> None:
     """Warn when a run continues with other data or another batch layout, and so sees other batches."""
     saved = read_manifest(checkpoint)["run"]
+    same_steps = _rows_per_step(saved) is not None and _rows_per_step(saved) == _rows_per_step(facts)
     for name, value in facts.items():
-        if name in saved and saved[name] != value:
+        if name in saved and saved[name] != value and not (same_steps and name in _STEP):
             _log.warning(
                 "%s was %r when %s was written and is %r now: the run continues, but sees other batches.",
                 name,
@@ -110,6 +110,16 @@ def warn_about_changes(checkpoint: Path, facts: dict[str, Any]) -> None:
                 checkpoint.name,
                 value,
             )
+
+
+def _rows_per_step(facts: dict[str, Any]) -> int | None:
+    """Rows of an optimiser step, where only their number decides which they are; None where more does."""
+    plain = (
+        facts.get("batching") == "rows" and facts.get("epoch_parts") == 1 and facts.get("types") == "mixed"
+    )
+    if not plain or facts.get("groups") or not all(isinstance(facts.get(name), int) for name in _STEP):
+        return None
+    return math.prod(facts[name] for name in _STEP)
 
 
 def _comparable(value: Any) -> Any:

@@ -13,31 +13,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from accelerate.utils import broadcast_object_list
+from peft.utils import CONFIG_NAME as ADAPTER_SETTINGS
 from rich.console import Console
 from torch import nn
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers import PreTrainedModel
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
 
 from llama_adapter.models import AdapterNotes, write_notes
 from llama_adapter.training import checkpoint as files
-from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.model_card import write_card
 from llama_adapter.training.parts import TrainedParts
 from llama_adapter.training.resume import (
     check_same_adapter,
-    check_same_sharing,
+    check_same_sharding,
     choose_checkpoint,
     warn_about_changes,
 )
+from llama_adapter.training.sharding import load_optimizer, load_weights, stored_by_fsdp
 
 
 class CheckpointingTrainer(transformers.Trainer):
     """Saves complete checkpoints or none, and resumes from the last complete one."""
-
-    args: TrainingConfig
 
     def __init__(
         self,
@@ -98,37 +99,32 @@ class CheckpointingTrainer(transformers.Trainer):
         if chosen[0] is not None:
             path = Path(chosen[0])
             if self.parts.adapter is not None:
+                check_same_sharding(path, self.is_fsdp_enabled)
                 check_same_adapter(path, self.parts.adapter.active_peft_config)
             self.parts.check_same_beside(path)
-            check_same_sharing(path, bool(self.is_fsdp_enabled))
             warn_about_changes(path, self._facts())
         return chosen[0]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the adapter (no base weights) with its README and what generation needs to know."""
-        folder = Path(output_dir or self.args.output_dir or ".")
-        if self.is_fsdp_enabled and not _internal_call:
-            # results are whole; only checkpoints, from inside the host, are in parts where that was asked for
-            self._save(str(folder), self._whole_state())
-        else:
-            super().save_model(output_dir, _internal_call)
-        if not self.args.should_save:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        write_notes(folder, self.notes)
-        if self.parts.adapter is not None:
-            config = self.parts.adapter.active_peft_config
-            base = self.notes.base or config.base_model_name_or_path or "the base model"
-            write_card(
-                folder, base, str(config.peft_type), self.notes.template, self.parts.conditioner is not None
-            )
+        """Save the adapter (no base weights) with its README and what generation needs to know.
 
-    def _whole_state(self) -> dict[str, Any]:
-        """All weights of a sharded model, on the first process; tied ones once, as usual in files."""
-        state: dict[str, Any] = self.accelerator.get_state_dict(self.model)
-        for name in getattr(self.unwrapped, "all_tied_weights_keys", {}):
-            state.pop(name, None)
-        return state
+        Of a model without an adapter, all of it; but a sharded run that keeps shards saves nothing here, as
+        the shards are written beside it.
+        """
+        super().save_model(output_dir, _internal_call)
+        self._describe(Path(output_dir or self.args.output_dir or "."))
+
+    def _describe(self, folder: Path) -> None:
+        """Put notes beside what was saved, and a README beside an adapter."""
+        if not self.args.should_save or not folder.is_dir():
+            return
+        write_notes(folder, self.notes)
+        if self.parts.adapter is None or not (folder / ADAPTER_SETTINGS).is_file():
+            return
+        config = self.parts.adapter.active_peft_config
+        base = self.notes.base or config.base_model_name_or_path or "the base model"
+        sees = self.parts.conditioner is not None
+        write_card(folder, base, str(config.peft_type), self.notes.template, sees)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Let the host save the adapter, then what belongs beside it."""
@@ -138,17 +134,42 @@ class CheckpointingTrainer(transformers.Trainer):
             self.parts.save_beside(Path(output_dir or self.args.output_dir or "."))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Let the host load the adapter, then load what lies beside it."""
+        """Let the host load the adapter, then load what lies beside it; a whole model is loaded here."""
+        folder = Path(resume_from_checkpoint)
+        if self._is_whole_model and not (self.is_fsdp_enabled and stored_by_fsdp(folder)):
+            load_weights(self.unwrapped, folder)
+            return
         if self.parts.conditioner is not None:
             model = self.parts.language_model
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.parts.load_beside(Path(resume_from_checkpoint))
+        self.parts.load_beside(folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As the host does; of a whole model also where only one of run and checkpoint is sharded."""
+        crosses = checkpoint is not None and stored_by_fsdp(Path(checkpoint)) != self.is_fsdp_enabled
+        if checkpoint is None or not crosses or not self._is_whole_model:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        wrapped: Any = self.optimizer
+        load_optimizer(self.unwrapped, getattr(wrapped, "optimizer", wrapped), Path(checkpoint))
+        schedule: Any = self.lr_scheduler
+        schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_best_model(self) -> None:
-        """Likewise, at the end of a run."""
+        """Load the best checkpoint at the end of a run."""
+        best = Path(self.state.best_model_checkpoint or "")
+        if self._is_whole_model and not self.is_fsdp_enabled:
+            load_weights(self.unwrapped, best)
+            return
         with self._adapter_alone():
             super()._load_best_model()
-        self.parts.load_beside(Path(self.state.best_model_checkpoint or ""))
+        self.parts.load_beside(best)
+
+    @property
+    def _is_whole_model(self) -> bool:
+        """Whether checkpoints hold a whole model of transformers, and no engine has files of its own."""
+        whole = isinstance(self.unwrapped, PreTrainedModel) and self.parts.adapter is None
+        return whole and not self.is_deepspeed_enabled
 
     @contextmanager
     def _adapter_alone(self) -> Iterator[None]:
@@ -162,13 +183,20 @@ class CheckpointingTrainer(transformers.Trainer):
             self.model = whole
 
     def save_result(self, folder: Path) -> None:
-        """Save what came out, an adapter or a whole model, as complete or absent as a checkpoint."""
+        """Save what was trained, the adapter or the whole model, as complete or absent as a checkpoint.
+
+        A sharded model is gathered in the memory of the first process, and saved as one process would.
+        """
         staging = folder.with_name(f".incomplete-{folder.name}")
         written = staging / folder.name  # the README tells this name
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.save_model(str(written))
+        if self.is_fsdp_enabled:
+            self._save(str(written), self._gathered())
+            self._describe(written)
+        else:
+            self.save_model(str(written))
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             (written / TRAINING_ARGS_NAME).unlink(
@@ -177,6 +205,13 @@ class CheckpointingTrainer(transformers.Trainer):
             files.publish(written, folder, self._facts())
             staging.rmdir()
         self.accelerator.wait_for_everyone()
+
+    def _gathered(self) -> dict[str, Any]:
+        """All weights of a sharded model, on the first process; tied ones once, as usual in files."""
+        state: dict[str, Any] = self.accelerator.get_state_dict(self.model)
+        for name in getattr(self.unwrapped, "all_tied_weights_keys", {}):
+            state.pop(name, None)
+        return state
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Let the host write into a staging folder, then close and rename it; only then delete older ones."""
@@ -217,22 +252,13 @@ class CheckpointingTrainer(transformers.Trainer):
         else:
             super()._push_from_checkpoint(checkpoint_folder)
 
-    @property
-    def _rows_in_order(self) -> bool:
-        """Whether an optimiser step takes the next rows of an order that only the seed decides."""
-        plain = self.args.batching == "rows" and self.args.types == "mixed"
-        return plain and self.args.epoch_parts == 1 and not self.groups.joint
-
     def _facts(self) -> dict[str, Any]:
         """What decides the order of records; kept in manifests and compared when resuming."""
         data = self.train_dataset
-        shares = ("world_size", "per_device_train_batch_size", "gradient_accumulation_steps")
-        if self._rows_in_order:  # how a step is shared out then does not matter
-            layout = {"rows_per_step": self.args.rows_per_step}
-        else:
-            layout = {name: getattr(self.args, name) for name in shares}
         return {
-            **layout,
+            "world_size": self.args.world_size,
+            "per_device_train_batch_size": self.args.per_device_train_batch_size,
+            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
             **{
                 name: getattr(self.args, name, None)
                 for name in ("batching", "tokens_per_batch", "epoch_parts", "types")

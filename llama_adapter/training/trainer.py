@@ -24,6 +24,7 @@ from llama_adapter.training.activation_memory import apply_checkpointing
 from llama_adapter.training.callbacks import JsonlLog, LoopHooks, ProgressBar
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.evaluating import EvaluatingTrainer
+from llama_adapter.training.fsdp_settings import check_shardable, reduce_in_fp32
 from llama_adapter.training.guard import Moment, ScalerWatch, check_gradient, check_losses
 from llama_adapter.training.labelled_loss import LabelledLoss
 from llama_adapter.training.loss import LabelledPositions, labelled_count
@@ -42,6 +43,7 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "_get_output_dir": ("trial",),
     "_load_best_model": (),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
+    "_load_optimizer_and_scheduler": ("checkpoint",),
     "_push_from_checkpoint": ("checkpoint_folder",),
     "_save": ("output_dir", "state_dict"),
     "_save_checkpoint": ("model", "trial"),
@@ -76,7 +78,7 @@ PRIVATE_ATTRIBUTES = ("_created_lr_scheduler", "current_gradient_accumulation_st
 
 
 class Trainer(EvaluatingTrainer):
-    """Trains the adapter of a causal language model.
+    """Trains the adapter of a causal language model, or all of one.
 
     Takes the arguments of ``transformers.Trainer``; ``args`` must be a :class:`TrainingConfig`. Batches hold
     ``input_ids``, ``attention_mask``, ``labels`` and, for messages that name records, ``record_id`` (a list
@@ -108,6 +110,8 @@ class Trainer(EvaluatingTrainer):
                 f"The trainer refused its settings: {error} Set them under `training`."
             ) from error
         check_active(self.args, self.accelerator)
+        check_shardable(self.accelerator, self.parts, self.groups)
+        reduce_in_fp32(self.accelerator)
         warn_about_loss_path(self.args)
         self.meter = ThroughputMeter()
         self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"

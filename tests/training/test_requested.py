@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from llama_adapter.errors import UserError
 from llama_adapter.training import TrainingConfig
-from llama_adapter.training.requested import check_active, warn_about_loss_path
+from llama_adapter.training.requested import check_active, check_processes, warn_about_loss_path
 
 needs_no_gpu = pytest.mark.skipif(
     torch.accelerator.is_available(), reason="says what a machine without GPU refuses"
@@ -89,6 +89,16 @@ def test_fields_that_do_nothing_here_warn(config, caplog):
 def test_fsdp_in_one_process(trainer):
     with pytest.raises(UserError, match="fsdp only works in distributed training"):
         trainer(fsdp="full_shard")
+
+
+def test_several_processes_that_form_no_group(monkeypatch):
+    """torchrun without a GPU and without use_cpu: each would train alone, into one folder."""
+    alone = asked(world_size=1, device=torch.device("cpu"))
+    check_processes(alone)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="started 2 processes .* train alone on cpu. Set use_cpu=true"):
+        check_processes(alone)
+    check_processes(asked(world_size=2, device=torch.device("cpu")))
 
 
 def test_evaluation_without_records(trainer):

@@ -7,7 +7,12 @@ from peft import LoraConfig
 
 from llama_adapter.errors import UserError
 from llama_adapter.training import checkpoint as files
-from llama_adapter.training.resume import check_same_adapter, choose_checkpoint, warn_about_changes
+from llama_adapter.training.resume import (
+    check_same_adapter,
+    check_same_sharding,
+    choose_checkpoint,
+    warn_about_changes,
+)
 
 
 @pytest.fixture
@@ -63,3 +68,26 @@ def test_other_data_is_noticed(run, caplog):
         warn_about_changes(run / "checkpoint-1", {"world_size": 1, "train_records": 12, "new": 3})
     assert caplog.text.count("sees other batches") == 1
     assert "train_records was 10 when checkpoint-1 was written and is 12 now" in caplog.text
+
+
+def test_the_same_rows_in_another_division_are_no_change(run, caplog):
+    division = {"world_size": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    order = {"batching": "rows", "epoch_parts": 1, "types": "mixed", "groups": []}
+    written = files.staging_folder(run, 3)
+    written.mkdir()
+    files.publish(written, run / "checkpoint-3", {**division, **order})
+    with caplog.at_level(logging.WARNING):
+        warn_about_changes(
+            run / "checkpoint-3", {**division, **order, "world_size": 2, "gradient_accumulation_steps": 2}
+        )
+        assert not caplog.text
+        warn_about_changes(run / "checkpoint-3", {**division, **order, "world_size": 2})
+    assert "world_size was 4 when checkpoint-3 was written and is 2 now" in caplog.text
+
+
+def test_an_adapter_is_resumed_as_it_was_trained(run):
+    check_same_sharding(run / "checkpoint-1", sharded=False)
+    with pytest.raises(UserError, match="by a run with fsdp=False, and this one has fsdp=True. Resume"):
+        check_same_sharding(run / "checkpoint-1", sharded=True)
+    (run / "checkpoint-1" / "pytorch_model_fsdp_0").mkdir()
+    check_same_sharding(run / "checkpoint-1", sharded=True)

@@ -156,7 +156,7 @@ def test_another_batch_layout_is_noticed(resumable, caplog):
     resumable("run", max_steps=3).train()
     with caplog.at_level(logging.WARNING):
         resumable("run", gradient_accumulation_steps=4).train(resume_from_checkpoint=True)
-    assert "rows_per_step was 4 when checkpoint-3 was written and is 8 now" in caplog.text
+    assert "gradient_accumulation_steps was 2 when checkpoint-3 was written and is 4 now" in caplog.text
 
 
 def test_the_same_rows_in_other_shares_are_the_same_batches(resumable, caplog):

@@ -131,5 +131,7 @@ def test_quantised_bases_and_odd_names_are_refused(config, chat_base_dir):
 def test_processes_that_would_train_alone_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(TrainingConfig, "world_size", 1)
-    with pytest.raises(UserError, match="2 processes were started together, and each would train alone"):
+    with pytest.raises(
+        UserError, match=r"A launcher started 2 processes \(WORLD_SIZE\), but this one would train alone"
+    ):
         TrainingConfig(output_dir=str(tmp_path))
