@@ -167,7 +167,7 @@ class CheckpointingTrainer(transformers.Trainer):
 
     @property
     def _is_whole_model(self) -> bool:
-        """Whether checkpoints hold a whole model of transformers, and no engine has files of its own."""
+        """Whether checkpoints hold a model of transformers without adapter, in files that are read here."""
         whole = isinstance(self.unwrapped, PreTrainedModel) and self.parts.adapter is None
         return whole and not self.is_deepspeed_enabled
 
