@@ -153,7 +153,7 @@ def prune(output_dir: Path, keep: int | None, protected: list[Path]) -> None:
 
 
 def _digests(paths: list[Path]) -> list[str]:
-    """SHA-256 of files, several at a time: a sharded model has many, and its processes wait."""
+    """SHA-256 of files, several at a time: of a sharded model they are many and large, and processes wait."""
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
         return list(pool.map(_digest, paths))
 
