@@ -168,6 +168,7 @@ def command(name: str, reduced: Reduced, base: Path) -> list[str]:
         "--vision.weights=null",
         *encoder,
         *_SMALLER.get(name, []),
+        "--data.max_length=512",  # another tokenizer may cut the captions' prompts into more than 96 tokens
         "--training.num_train_epochs=2",
         "--training.per_device_train_batch_size=2",
         "--training.warmup_epochs=1",

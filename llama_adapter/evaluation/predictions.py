@@ -1,8 +1,8 @@
 """Predictions: what a model answered, by the id of the question, from whatever JSON people keep it in.
 
-Read are a mapping from id to answer, a list (or lines) of records with an id and an answer, ScienceQA's
-result files (`results`), and a mapping of several such files by model name. The names of the two fields are
-looked for in `ID_FIELDS` and `ANSWER_FIELDS`. What an answer means, the tasks know.
+Read are a mapping from id to answer, a list (or lines) of records with an id and an answer or of bare texts,
+ScienceQA's result files (`results`), and a mapping of several such files by model name. The names of the two
+fields are looked for in `ID_FIELDS` and `ANSWER_FIELDS`. What an answer means, the tasks know.
 """
 
 import re
@@ -128,7 +128,9 @@ def _from_mapping(content: dict[str, Any], path: str | Path) -> Predictions:
 
 
 def _from_rows(rows: list[Any], path: str | Path) -> dict[str, Any]:
-    """A list of records."""
+    """A list of records, or of texts in the order of the questions."""
+    if all(isinstance(row, str) for row in rows):
+        return {str(number): row for number, row in enumerate(rows)}
     names = row_ids(rows, path)
     return {
         name: field_of(row, ANSWER_FIELDS, f"{path}: {name!r}") for name, row in zip(names, rows, strict=True)

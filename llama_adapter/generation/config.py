@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import MODALITIES, Mixing
+from llama_adapter.multimodal.inputs import MODALITIES, Mixing, SeveralImages
 
 
 @dataclass(kw_only=True)
@@ -85,6 +85,10 @@ class SessionConfig(SamplingConfig):
     mixing: Mixing = "published"
     """What becomes of the length of several inputs' mix: as published it stays; `unit` makes it 1."""
 
+    several_images: SeveralImages = "refuse"
+    """Several images of one prompt are refused; `average` adds the mean of what the conditioner makes of
+    each. Adapters were trained with one, so this is for trying. An adapter of ImageBind mixes them anyway."""
+
     device: str = "auto"
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
 
@@ -97,9 +101,10 @@ class GenerateConfig(SessionConfig):
     """A prompt; may be repeated. The answer is printed as it is written."""
 
     image: list[str] = field(default_factory=list)
-    """Image file for an adapter that was trained with images; one for all prompts, or repeated, one for each.
-    In a chat the image of the first question; /image changes it. An adapter trained with ImageBind mixes
-    inputs of several options, each FILE or FILE:WEIGHT; weights may be negative."""
+    """Image file for an adapter that was trained with images; one for all prompts, or repeated, one for each;
+    several for one prompt need --several-images average. In a chat the image of the first question; /image
+    changes it. An adapter trained with ImageBind mixes inputs of several options, each FILE or FILE:WEIGHT;
+    weights may be negative."""
 
     video: list[str] = field(default_factory=list)
     """A video, or VIDEO:WEIGHT; may be repeated, as all that follow."""

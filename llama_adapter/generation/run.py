@@ -28,7 +28,8 @@ def run(config: GenerateConfig) -> int:
     prompts = _prompts(config)  # before the model is loaded: a wrong file is told at once
     folders = name_adapters(config.adapter)
     check_names(prompts, [*folders, BASE])
-    check_images(prompts, folders, config.use or next(iter(folders), BASE), config.base)
+    chosen = config.use or next(iter(folders), BASE)
+    check_images(prompts, folders, chosen, config.base, config.several_images)
     if config.output is not None:
         check_writable(Path(config.output))
     if not stderr.is_terminal:

@@ -30,9 +30,9 @@ from llama_adapter.models import (
     read_notes,
     recorded_base,
 )
-from llama_adapter.multimodal.inputs import Mix
+from llama_adapter.multimodal.inputs import Mix, SeveralImages
 from llama_adapter.multimodal.model import ImageConditionedModel, saved_vision
-from llama_adapter.multimodal.sight import SENSES, Seeing, make_sight, only_images
+from llama_adapter.multimodal.sight import Seeing, check_shown, make_sight
 from llama_adapter.multimodal.whole import is_whole, open_whole
 
 BASE = "base"
@@ -117,7 +117,7 @@ class Session:
             model.conditioner.to(self.model.device).requires_grad_(False)
             config = self.config
             self._sights[name] = make_sight(
-                model.eval(), config.feature_cache, config.visual_cache, config.mixing
+                model.eval(), config.feature_cache, config.visual_cache, config.mixing, config.several_images
             )
         return self._sights.get(name)
 
@@ -194,7 +194,11 @@ def check_names(prompts: Sequence[Prompt], known: Sequence[str]) -> None:
 
 
 def check_images(
-    prompts: Sequence[Prompt], folders: Mapping[str, Path], chosen: str, base: str | None = None
+    prompts: Sequence[Prompt],
+    folders: Mapping[str, Path],
+    chosen: str,
+    base: str | None = None,
+    several: SeveralImages = "refuse",
 ) -> None:
     """Refuse images that nobody would look at.
 
@@ -203,6 +207,7 @@ def check_images(
         folders: of the adapters, by name.
         chosen: who answers prompts that name no adapter.
         base: folder or name of the base model, where it is given.
+        several: what becomes of several images of one prompt.
 
     Raises:
         UserError: says which prompt.
@@ -218,9 +223,10 @@ def check_images(
                 "sees none. Use an adapter that was trained with images, or leave the image out."
             )
         if isinstance(prompt.image, Mix):
-            vision = saved_vision(folders[name])
-            if vision is None or vision.kind not in SENSES:
-                raise UserError(f"{prompt.place}: {prompt.image} came for {name!r}, {only_images(vision)}")
+            try:
+                check_shown(prompt.image, saved_vision(folders[name]), several, repr(name))
+            except UserError as error:
+                raise UserError(f"{prompt.place}: {error}") from error
 
 
 def name_adapters(given: list[str]) -> dict[str, Path]:

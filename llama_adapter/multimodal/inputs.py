@@ -19,6 +19,9 @@ MODALITIES = ("image", "video", "text", "audio", "depth", "thermal", "imu", "poi
 Mixing: TypeAlias = Literal["published", "unit"]
 """``published``: a mix is as long as weights and angles make it. ``unit``: it is brought to length 1."""
 
+SeveralImages: TypeAlias = Literal["refuse", "average"]
+"""``refuse`` several images in one row, or ``average`` what the conditioner makes of each."""
+
 _WEIGHTED = re.compile(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+))", re.DOTALL)
 
 
@@ -52,6 +55,12 @@ class Mix:
         """The file, where it is one image that counts once: what any model that sees can be shown."""
         (first, *others) = self.inputs
         return first.content if first.modality == "image" and first.weight == 1 and not others else None
+
+    @property
+    def images(self) -> tuple[Any, ...] | None:
+        """The images, where there is nothing else and each counts once."""
+        plain = all(one.modality == "image" and one.weight == 1 for one in self.inputs)
+        return tuple(one.content for one in self.inputs) if plain else None
 
 
 def read_input(modality: str, written: str, folder: Path = Path()) -> WeightedInput:

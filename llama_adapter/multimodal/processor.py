@@ -12,7 +12,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
@@ -24,11 +24,11 @@ from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, check_adapter, load_tokenizer, read_notes, recorded_base
+from llama_adapter.multimodal.inputs import SeveralImages
 from llama_adapter.multimodal.model import saved_vision
 from llama_adapter.vision import VisionConfig, empty_encoder
 from llama_adapter.vision.tower import ImageTransform
 
-SeveralImages: TypeAlias = Literal["refuse", "average"]
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 

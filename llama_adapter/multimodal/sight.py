@@ -21,7 +21,7 @@ from llama_adapter.data import Turn
 from llama_adapter.data.identity import weights_digest
 from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import Mix, Mixing
+from llama_adapter.multimodal.inputs import Mix, Mixing, SeveralImages
 from llama_adapter.multimodal.model import ImageConditionedModel
 from llama_adapter.vision import VisionConfig, VisionEncoder, load_encoder
 
@@ -94,6 +94,8 @@ class Sight(Seeing):
 
     mixing: Mixing = "published"
     """What becomes of the length of a mix, where several inputs are one."""
+    several_images: SeveralImages = "refuse"
+    """What becomes of several images of one row, where they are no mix."""
 
     def __init__(
         self, model: ImageConditionedModel, cache: str | Path | None = None, blend: Blend | None = None
@@ -153,30 +155,42 @@ class Sight(Seeing):
             table = self.encoder.features(list(dict.fromkeys(images)), self.cache, progress=progress)
             self._kept = table  # type: ignore[assignment]
 
-    def inputs(self, images: Sequence[Any]) -> dict[str, Shaped[Tensor, "R ..."]]:
+    def inputs(self, images: Sequence[Any]) -> dict[str, Shaped[Tensor, "..."]]:
         """What the model takes beside the tokens of R rows.
 
         Args:
-            images: each row's image, a file or a picture of Pillow; None for a row of text alone.
+            images: each row's image, a file or a picture of Pillow; None for a row of text alone; a ``Mix``
+                of several images where they are averaged.
 
         Returns:
-            ``features`` and ``feature_mask``; nothing where no row has an image.
+            ``features`` (R, N, C) and ``feature_mask`` (R, N); where a row has several images ``features`` of
+            each, and ``has_image`` (R), how many; nothing where no row has an image.
 
         Raises:
             UserError: a file is no image, or several inputs came for a row.
         """
-        if mixed := next((image for image in images if isinstance(image, Mix)), None):
-            raise UserError(f"{mixed} came to a model {only_images(self.model.encoder_config)}")
-        given = {_name(image): image for image in images if image is not None}
+        shown = [self._images(image) for image in images]
+        given = {_name(image): image for row in shown for image in row}
         if not given:
             return {}
         found = self._features(given)
+        if any(len(row) > 1 for row in shown):
+            every = torch.stack([found[_name(image)] for row in shown for image in row])
+            counts = torch.tensor([len(row) for row in shown], device=every.device)
+            return {"features": self._batch(every, [True] * len(every))["features"], "has_image": counts}
         first = next(iter(found.values()))
         features = first.new_zeros(len(images), *first.shape)
-        for row, image in enumerate(images):
-            if image is not None:
+        for row, own in enumerate(shown):
+            for image in own:
                 features[row] = found[_name(image)]
-        return self._batch(features, [image is not None for image in images])
+        return self._batch(features, [bool(own) for own in shown])
+
+    def _images(self, image: Any) -> Sequence[Any]:
+        """The images of one row."""
+        if not isinstance(image, Mix):
+            return () if image is None else (image,)
+        check_shown(image, self.model.encoder_config, self.several_images, "a model")
+        return image.images or ()
 
     def _batch(
         self, features: Float[Tensor, "R N C"], present: Sequence[bool]
@@ -205,7 +219,25 @@ class Sight(Seeing):
         return found
 
 
-def only_images(encoder: VisionConfig | None) -> str:
+def check_shown(mix: Mix, encoder: VisionConfig | None, several: SeveralImages, who: str) -> None:
+    """Refuse what a model cannot be shown.
+
+    Args:
+        mix: inputs of one row.
+        encoder: settings of the model's; None where none are known.
+        several: whether images are averaged.
+        who: for whom it came, in words.
+
+    Raises:
+        UserError: says what can be shown.
+    """
+    averaged = several == "average" and mix.images is not None
+    if averaged or (encoder is not None and encoder.kind in SENSES):
+        return
+    raise UserError(f"{mix} came for {who}, {_only_images(encoder)}")
+
+
+def _only_images(encoder: VisionConfig | None) -> str:
     """Why a model is shown no mixes, and what to do: the end of a sentence about it."""
     if encoder is None:
         return (
@@ -214,7 +246,7 @@ def only_images(encoder: VisionConfig | None) -> str:
         )
     return (
         f"whose encoder ({encoder.kind}) takes one image per prompt. "
-        "Use one image without a weight, or an adapter of ImageBind."
+        "Use one image without a weight, several with --several-images average, or an adapter of ImageBind."
     )
 
 
@@ -223,6 +255,7 @@ def make_sight(
     cache: str | Path | None = None,
     visual_cache: str | Path | None = None,
     mixing: Mixing = "published",
+    several_images: SeveralImages = "refuse",
 ) -> Sight:
     """What shows a model what its encoder knows: images, or inputs of many modalities.
 
@@ -231,6 +264,7 @@ def make_sight(
         cache: see ``Sight``.
         visual_cache: folder of ``cache build``, or an index file; None for none.
         mixing: what becomes of the length of a mix.
+        several_images: what becomes of several images of one row, where they are no mix.
 
     Raises:
         UserError: the visual cache cannot be used with this model.
@@ -239,7 +273,7 @@ def make_sight(
     maker = Sight if config is None or config.kind not in SENSES else named(SENSES[config.kind])
     blend = None if visual_cache is None else named(VISUAL_CACHE)(visual_cache, config)
     sight: Sight = maker(model, cache, blend)
-    sight.mixing = mixing
+    sight.mixing, sight.several_images = mixing, several_images
     return sight
 
 

@@ -198,6 +198,7 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
     """The records of an epoch: as stated, else from the data, else one row of full length and a note."""
     longest, padding = config.data.max_length, config.padding_share
     images = 0.0 if config.images is None else config.image_share
+    apart = any(group.records != "all" for group in config.groups)
     if config.tokens_per_record is not None and config.records is not None:
         notes.append(
             f"Data as stated: {config.records:,} records of {config.tokens_per_record:g} tokens, "
@@ -212,16 +213,22 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
             padding,
             config.training.batching,
             images,
+            apart,
         )
     try:
-        return measured_workload(config.data, config.base, config.training.batching)
+        return measured_workload(config.data, config.base, config.training.batching, apart)
     except UserError as error:
         notes.append(
             f"Data not read, so time is for one record: {error} Or state them with --tokens-per-record and "
             "--records."
         )
         return stated_workload(
-            longest, 1, longest, config.labelled_share, batching=config.training.batching, images=images
+            longest,
+            1,
+            longest,
+            config.labelled_share,
+            batching=config.training.batching,
+            images=float(images > 0),
         )
 
 
@@ -282,8 +289,9 @@ class _Clock:
             padded=load.padded,
             squares=load.squares,
             labelled=load.labelled,
-            records=load.records,
             batches=load.batches * devices,
+            blind_rows=load.blind_rows,
+            seeing_records=load.seeing_records,
             images=load.images,
         )
         flops = counted * self._recomputed(variant)

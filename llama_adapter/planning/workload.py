@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import numpy
 import pyarrow.compute as arrow
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from llama_adapter.data import DataConfig, build_datasets
@@ -65,6 +65,10 @@ class EpochLoad:
     """All records."""
     images: int = 0
     """Images of all records."""
+    seeing_records: int = 0
+    """Records of batches in which one has an image."""
+    blind_rows: int = 0
+    """Rows of the other batches; a pack is one row."""
 
     @property
     def padding_share(self) -> float:
@@ -88,8 +92,15 @@ class Workload:
     """Stated share of padding; only where lengths are stated too."""
     measured: bool = True
     """Whether lengths come from the data."""
-    images: int = 0
-    """How many records have an image."""
+    has_image: Bool[ndarray, " records"] | None = None
+    """Which records have an image; None for none."""
+    apart: bool = False
+    """Whether records with and without an image are in batches of their own, as joint training has them."""
+
+    @property
+    def images(self) -> int:
+        """How many records have an image."""
+        return 0 if self.has_image is None else int(self.has_image.sum())
 
     @property
     def statistics(self) -> TokenStatistics:
@@ -145,7 +156,9 @@ class Workload:
             seed: of the shuffling.
         """
         packed = self.batching == "packed"
-        held = [self.lengths[numpy.array(batch)] for batch in self._plan(size, devices, seed) if len(batch)]
+        plan = [numpy.array(batch) for batch in self._plan(size, devices, seed) if len(batch)]
+        held = [self.lengths[batch] for batch in plan]
+        sees = [self.has_image is not None and bool(self.has_image[batch].any()) for batch in plan]
         counts = numpy.array([1 if packed else len(part) for part in held])
         widths = numpy.array([part.sum() if packed else part.max() for part in held]) / (1 - self.padding)
         batches = -(-len(held) // devices)
@@ -158,18 +171,38 @@ class Workload:
             squares=float((counts * widths**2).sum()),
             records=len(self.lengths),
             images=self.images,
+            seeing_records=sum(len(part) for part, seeing in zip(held, sees, strict=True) if seeing),
+            blind_rows=sum(int(count) for count, seeing in zip(counts, sees, strict=True) if not seeing),
         )
 
     def _plan(self, size: int, devices: int, seed: int) -> Plan:
         """Batches of all devices, as numbers of records."""
+        if not self.apart or self.has_image is None:
+            return self._batches(numpy.arange(len(self.lengths)), size, devices, seed)
+        kinds = (numpy.flatnonzero(self.has_image), numpy.flatnonzero(~self.has_image))
+        return [batch for kind in kinds if len(kind) for batch in self._batches(kind, size, devices, seed)]
+
+    def _batches(self, records: Int[ndarray, " some"], size: int, devices: int, seed: int) -> Plan:
+        """Batches of these records."""
         if self.batching == "rows":
-            return batches_of_rows(len(self.lengths), size, seed)
-        rules = BatchRules(tokens=size, packed=self.batching == "packed", ranks=devices, seed=seed)
-        return plan_epoch(self.lengths, rules, 0, batches_per_epoch(self.lengths, rules))
+            plan = batches_of_rows(len(records), size, seed)
+        else:
+            lengths = self.lengths[records]
+            rules = BatchRules(tokens=size, packed=self.batching == "packed", ranks=devices, seed=seed)
+            plan = plan_epoch(lengths, rules, 0, batches_per_epoch(lengths, rules))
+        return [records[numpy.array(batch, dtype=int)].tolist() for batch in plan]
 
 
-def measured_workload(data: DataConfig, base: BaseModelConfig, batching: Batching = "rows") -> Workload:
+def measured_workload(
+    data: DataConfig, base: BaseModelConfig, batching: Batching = "rows", apart: bool = False
+) -> Workload:
     """The records of the training data, tokenised as for training.
+
+    Args:
+        data: of the run.
+        base: whose tokenizer it is.
+        batching: how rows become batches.
+        apart: whether records with and without an image are kept apart.
 
     Raises:
         UserError: the data or the tokenizer cannot be read, or the data are streamed and have no length.
@@ -187,7 +220,8 @@ def measured_workload(data: DataConfig, base: BaseModelConfig, batching: Batchin
         labelled=_labelled_counts(rows),
         longest=int(lengths.max()),
         batching=batching,
-        images=int(rows_with_media(rows).sum()),
+        has_image=rows_with_media(rows),
+        apart=apart,
     )
 
 
@@ -210,6 +244,7 @@ def stated_workload(
     padding: float = 0.0,
     batching: Batching = "rows",
     images: float = 0.0,
+    apart: bool = False,
 ) -> Workload:
     """Records of which only a mean length is known.
 
@@ -220,7 +255,8 @@ def stated_workload(
         labelled_share: share of the tokens that carry loss.
         padding: share of padding in a batch.
         batching: how rows become batches.
-        images: share of records with an image.
+        images: share of records with an image; they are spread evenly.
+        apart: whether records with and without an image are kept apart.
 
     Raises:
         UserError: a number is out of its range.
@@ -235,9 +271,7 @@ def stated_workload(
             f"labelled_share={labelled_share:g} and padding_share={padding:g} are not both shares. "
             "Use numbers between 0 and 1."
         )
-    # rounding at random would need a seed; spreading the fraction evenly keeps the sum
-    ends = numpy.floor(tokens * numpy.arange(1, records + 1)).astype(int)
-    lengths = numpy.diff(ends, prepend=0)
+    lengths = _spread(tokens, records)
     labelled = numpy.maximum(1, numpy.round(lengths * labelled_share)).astype(int)
     return Workload(
         lengths=lengths,
@@ -246,5 +280,12 @@ def stated_workload(
         padding=padding,
         measured=False,
         batching=batching,
-        images=round(images * records),
+        has_image=_spread(images, records) > 0,
+        apart=apart,
     )
+
+
+def _spread(mean: float, count: int) -> Int[ndarray, " count"]:
+    """Whole numbers with this mean; rounding at random would need a seed, spreading evenly keeps the sum."""
+    ends = numpy.floor(mean * numpy.arange(1, count + 1) + 1e-9).astype(int)
+    return numpy.diff(ends, prepend=0)

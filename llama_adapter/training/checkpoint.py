@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,13 @@ def publish(written: Path, final: Path, notes: dict[str, Any]) -> None:
         final: Its name from now on; a folder of that name is replaced.
         notes: Facts of the run, kept in the manifest.
     """
-    files = {}
-    for path in sorted(written.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            _flush(path)
-            files[path.relative_to(written).as_posix()] = {
-                "size": path.stat().st_size,
-                "sha256": _digest(path),
-            }
+    paths = [path for path in sorted(written.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    for path in paths:
+        _flush(path)
+    files = {
+        path.relative_to(written).as_posix(): {"size": path.stat().st_size, "sha256": digest}
+        for path, digest in zip(paths, _digests(paths), strict=True)
+    }
     manifest = written / MANIFEST
     manifest.write_text(
         json.dumps({"format": FORMAT, "run": notes, "files": files}, indent=1), encoding="utf-8"
@@ -100,7 +100,8 @@ def defect(folder: Path) -> str | None:
             return f"{folder.name} lacks {name}."
         if path.stat().st_size != expected["size"]:
             return f"{folder.name}/{name} has {path.stat().st_size} bytes instead of {expected['size']}."
-        if _digest(path) != expected["sha256"]:
+    for name, digest in zip(files, _digests([folder / name for name in files]), strict=True):
+        if digest != files[name]["sha256"]:
             return f"{folder.name}/{name} was changed after it was written."
     return None
 
@@ -149,6 +150,12 @@ def prune(output_dir: Path, keep: int | None, protected: list[Path]) -> None:
     others = [folder for folder in checkpoint_folders(output_dir) if folder.resolve() not in safe]
     for folder in others[max(spare, 0) :]:
         shutil.rmtree(folder)
+
+
+def _digests(paths: list[Path]) -> list[str]:
+    """SHA-256 of files, several at a time: of a sharded model they are many and large, and processes wait."""
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+        return list(pool.map(_digest, paths))
 
 
 def _digest(path: Path) -> str:

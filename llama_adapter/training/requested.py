@@ -12,6 +12,7 @@ import shutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch import nn
 from transformers import TrainingArguments
 from transformers.utils import is_torch_tf32_available
 
@@ -177,4 +178,16 @@ def warn_about_loss_path(args: TrainingArguments) -> None:
         _log.warning(
             "use_liger_kernel=true replaces norms and MLPs, but not the loss: the trainer computes that "
             "itself, over the labelled tokens only."
+        )
+
+
+def warn_about_16_bit_weights(model: nn.Module, accelerator: Accelerator) -> None:
+    """Say that weights of 16 bits lose small updates, where nothing keeps them in fp32."""
+    upcast = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    low = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
+    if low and not (upcast and accelerator.mixed_precision != "no"):
+        _log.warning(
+            "Weights of %s are trained: updates below about a 250th of a weight are lost in bf16. "
+            "Load the model in float32 (base.dtype), and set training.bf16=true to compute in bf16.",
+            sorted(str(dtype) for dtype in low),
         )

@@ -167,9 +167,10 @@ class CheckpointingTrainer(transformers.Trainer):
 
     @property
     def _is_whole_model(self) -> bool:
-        """Whether checkpoints hold a whole model of transformers, and no engine has files of its own."""
-        whole = isinstance(self.unwrapped, PreTrainedModel) and self.parts.adapter is None
-        return whole and not self.is_deepspeed_enabled
+        """Whether checkpoints hold a model of transformers without adapter, in files that are read here."""
+        model = self.unwrapped
+        carries = self.parts.adapter is not None or getattr(model, "_hf_peft_config_loaded", False)
+        return isinstance(model, PreTrainedModel) and not carries and not self.is_deepspeed_enabled
 
     @contextmanager
     def _adapter_alone(self) -> Iterator[None]:

@@ -36,7 +36,7 @@ from llama_adapter.training.metrics import (
     training_flops,
 )
 from llama_adapter.training.packing import packed_inputs
-from llama_adapter.training.requested import check_active, warn_about_loss_path
+from llama_adapter.training.requested import check_active, warn_about_16_bit_weights, warn_about_loss_path
 
 OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "_get_grad_norm": ("model", "grad_norm"),
@@ -113,6 +113,7 @@ class Trainer(EvaluatingTrainer):
         check_shardable(self.accelerator, self.parts, self.groups)
         reduce_in_fp32(self.accelerator)
         warn_about_loss_path(self.args)
+        warn_about_16_bit_weights(self.parts.language_model, self.accelerator)
         self.meter = ThroughputMeter()
         self.loss_is_scaled_for_ga = self.args.loss_reduction == "token"
         self._flops = training_flops(self.parts.language_model)

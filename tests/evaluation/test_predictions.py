@@ -28,6 +28,9 @@ def test_without_ids_the_order_counts(save):
         "0": "a",
         "1": "b",
     }
+    assert read_predictions(save("p.json", ["a", "b"])).answers == {"0": "a", "1": "b"}
+    with pytest.raises(UserError, match="record 1 is 'b'. Use an object with named fields"):
+        read_predictions(save("p.json", [{"answer": "a"}, "b"]))
 
 
 def test_a_file_of_several_models_needs_a_choice(save):
@@ -54,7 +57,7 @@ def test_a_file_of_several_models_needs_a_choice(save):
         ),
         ([{"id": 1, "answer": "a"}, {"answer": "b"}], "the ids '' are empty"),
         ([{"id": 1}], "has none of the fields prediction"),
-        (["a"], "record 0 is 'a'. Use an object"),
+        ([3], "record 0 is '3'. Use an object"),
         ({"1": {"a": "b"}}, "the answer of '1' is .* Use a text"),
     ],
 )

@@ -255,6 +255,22 @@ def test_images_that_cannot_be_shown_are_said(show, generate, seeing, tmp_path):
     assert "for 'base', which has no conditioner" in streams.err
 
 
+def test_several_images_of_a_prompt_are_averaged_if_asked(show, seeing):
+    first, second = seeing[1]
+    words = ["--prompt", "a", "--image", first, "--image", second]
+    assert show(*words)[0] == 2
+    code, streams = show(*words, "--several-images", "average")
+    assert code == 0
+    both = streams.out
+    again = show("--prompt", "a", "--image", second, "--image", first, "--several-images", "average")
+    assert again[1].out == both
+    alone = [
+        show("--prompt", "a", "--image", path, "--several-images", "average")[1].out for path in seeing[1]
+    ]
+    assert show("--prompt", "a", "--image", first)[1].out == alone[0]
+    assert both not in alone
+
+
 def test_a_chat_looks_at_an_image(seeing, monkeypatch, capsys):
     folder, (first, second) = seeing
     lines = ["Say", f"/image {second}", "Say", "/image none.png", "/image", "Say"]

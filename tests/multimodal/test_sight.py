@@ -5,6 +5,8 @@ import torch
 
 from llama_adapter import UserError
 from llama_adapter.multimodal import ImageConditionedModel, Sight
+from llama_adapter.multimodal.inputs import as_shown, read_inputs
+from llama_adapter.multimodal.sight import make_sight
 from tests.multimodal.seeing import make_folder
 from tests.vision.tiny_encoders import draw
 
@@ -23,6 +25,27 @@ def test_rows_get_the_features_of_their_images(model, tmp_path):
     assert torch.equal(batch["features"][0], batch["features"][3])
     torch.testing.assert_close(batch["features"][[2, 0]], want)
     assert batch["feature_mask"].any(1).tolist() == [True, False, True, True]
+
+
+def test_several_images_of_a_row_are_averaged_as_the_processor_does(model, tmp_path):
+    paths = draw(tmp_path, 3)
+    both = as_shown(read_inputs({"image": paths[:2]}))
+    with pytest.raises(UserError, match="came for a model, .* several with --several-images average"):
+        Sight(model).inputs([both])
+    sight = make_sight(model, several_images="average")
+    batch = sight.inputs([None, both, paths[2]])
+    assert batch["has_image"].tolist() == [0, 2, 1]
+    torch.testing.assert_close(batch["features"], sight.encoder.encode(paths))
+    ids = torch.tensor([[5, 6, 7]] * 3)
+    with torch.no_grad():
+        found = model(input_ids=ids, **batch).logits
+        pixels = {"pixel_values": sight.encoder.pixels(paths), "has_image": batch["has_image"]}
+        assert torch.equal(found, model(input_ids=ids, **pixels).logits)
+        alone = model(input_ids=ids[:1], **sight.inputs([paths[2]])).logits
+    torch.testing.assert_close(found[2:], alone)
+    weighted = as_shown(read_inputs({"image": [paths[0], f"{paths[1]}:0.5"]}))
+    with pytest.raises(UserError, match="x 0.5 came for a model"):
+        sight.inputs([weighted])
 
 
 def refuse(*_):

@@ -69,7 +69,7 @@ def test_every_example_with_images_can_be_planned(path, tmp_path):
     assert {"conditioner"} <= {part.part for part in plan.parts}
     assert plan.load.images == 64
     assert all(value >= 0 for value in (plan.flops.per_token, plan.flops.per_square, plan.flops.per_batch))
-    assert plan.flops.per_record > 0
+    assert plan.flops.per_seeing_record >= plan.flops.per_blind_row > 0
     assert plan.flops.per_image == pytest.approx(0, abs=1)
 
 
@@ -97,10 +97,11 @@ def test_what_an_image_costs_is_counted(tmp_path, base, batching):
     assert {part.part: part for part in live.parts}["image encoder"].frozen > 0
     assert live.forward_flops > cached.forward_flops
     assert live.flops.per_image > 0 == round(cached.flops.per_image)
-    assert cached.flops.per_record > 0
+    assert cached.flops.per_seeing_record > cached.flops.per_blind_row > 0
     blind = small_run(tmp_path, base, *more, "--image_share", "0")
     assert blind.load.images == 0
     assert blind.forward_flops < cached.forward_flops
+    assert blind.flops.per_blind_row == pytest.approx(cached.flops.per_blind_row, rel=1e-6)
 
 
 def test_an_encoder_that_is_not_at_hand_is_stated(tmp_path, base):

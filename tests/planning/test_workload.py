@@ -92,6 +92,30 @@ def test_stated_padding_and_labels_reach_batches():
     assert found.heaviest(2) == [Row(512, 256)] * 2
 
 
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=60),
+    st.sampled_from(["rows", "tokens", "packed"]),
+    st.integers(1, 5),
+)
+def test_records_beside_an_image_are_counted(sees, batching, rows):
+    has_image = numpy.array(sees)
+    mixed = replace(workload([7] * len(sees)), batching=batching, has_image=has_image)
+    size = rows if batching == "rows" else 7 * rows
+    load = mixed.epoch(size, 1, 1)
+    assert load.images == sum(sees) <= load.seeing_records <= len(sees)
+    blind = len(sees) - load.seeing_records
+    assert load.blind_rows == blind if batching != "packed" else load.blind_rows <= blind
+    apart = replace(mixed, apart=True).epoch(size, 1, 1)
+    assert apart.seeing_records == sum(sees)
+    assert (apart.tokens, apart.records) == (load.tokens, load.records)
+
+
+@given(st.integers(1, 300), st.integers(0, 100))
+def test_a_stated_share_of_images_is_kept(records, percent):
+    found = stated_workload(20, records, 64, images=percent / 100)
+    assert found.images == int(records * percent / 100 + 1e-9)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [

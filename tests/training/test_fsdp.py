@@ -1,7 +1,8 @@
 """FSDP2 in two and four processes equals one process, for every kind of model that is tuned as a whole.
 
-The quick part is in ``test_fsdp_checkpoints``. Tolerance in fp32: 1e-5, of losses and norms relative; sums have
-another order. In bf16 the sharded run computes in bf16 weights, the other under autocast: 1 % for losses.
+The quick part is in ``test_fsdp_checkpoints``. Tolerance in fp32: 1e-5 relative for losses and norms, 1e-5
+for weights; sums in another order. In bf16 the sharded run computes with bf16 weights where the other
+computes under autocast: 1 % for losses.
 """
 
 import pytest

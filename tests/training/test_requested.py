@@ -9,11 +9,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch import nn
 from transformers import TrainingArguments
 
 from llama_adapter.errors import UserError
 from llama_adapter.training import TrainingConfig
-from llama_adapter.training.requested import check_active, check_processes, warn_about_loss_path
+from llama_adapter.training.requested import (
+    check_active,
+    check_processes,
+    warn_about_16_bit_weights,
+    warn_about_loss_path,
+)
 
 needs_no_gpu = pytest.mark.skipif(
     torch.accelerator.is_available(), reason="says what a machine without GPU refuses"
@@ -175,3 +181,14 @@ def test_liger_says_that_the_loss_is_not_its_own(caplog):
     with caplog.at_level(logging.WARNING):
         warn_about_loss_path(asked(use_liger_kernel=True))
     assert "use_liger_kernel=true replaces norms and MLPs, but not the loss" in caplog.text
+
+
+def test_16_bit_weights_are_told_unless_fp32_is_kept_of_them(caplog):
+    low, kept = nn.Linear(2, 2, dtype=torch.bfloat16), nn.Linear(2, 2)
+    with caplog.at_level(logging.WARNING):
+        warn_about_16_bit_weights(kept, active())
+        warn_about_16_bit_weights(low.requires_grad_(False), active())
+        warn_about_16_bit_weights(low.requires_grad_(True), active(DistributedType.FSDP, "bf16"))
+        assert not caplog.text
+        warn_about_16_bit_weights(low, active())
+    assert "Weights of ['torch.bfloat16'] are trained" in caplog.text
