@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import field_of, read_json
-from llama_adapter.evaluation.predictions import row_ids
+from llama_adapter.evaluation.predictions import listed, row_ids
 from llama_adapter.evaluation.task import EvaluateConfig, Question
 
 REFERENCE_FIELDS = (
@@ -90,7 +90,17 @@ class ItemsTask:
         return read_items(self.config.references)
 
     def questions(self) -> list[Question]:
-        """What to ask."""
+        """What to ask.
+
+        Raises:
+            UserError: a model is to be asked, and a record has no question.
+        """
+        silent = [item.id for item in self.items if not item.question.strip()]
+        if silent and self.config.predictions is None:
+            raise UserError(
+                f"{self.config.references}: {len(silent)} of {len(self.items)} records have no question to "
+                f"ask: {listed(silent)}. Add a field `question`; VQA's annotations have theirs in another file."
+            )
         return [self._question(item, item.question + self.config.suffix) for item in self.items]
 
     def _question(self, item: Item, prompt: str) -> Question:
