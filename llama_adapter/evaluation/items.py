@@ -99,7 +99,7 @@ class ItemsTask:
         if silent and self.config.predictions is None:
             raise UserError(
                 f"{self.config.references}: {len(silent)} of {len(self.items)} records have no question to "
-                f"ask: {listed(silent)}. Add a field `question`; VQA's annotations have theirs in another file."
+                f"ask: {listed(silent)}. Add `question`; VQA's annotations have theirs in another file."
             )
         return [self._question(item, item.question + self.config.suffix) for item in self.items]
 

@@ -39,7 +39,7 @@ def test_what_is_no_question_is_refused(save, content, said):
 
 def test_a_model_is_asked_no_empty_question(save):
     path = save("a.json", [{"id": 7, "answers": ["x"]}, {"id": 8, "question": "Why?", "answers": ["x"]}])
-    with pytest.raises(UserError, match="1 of 2 records have no question to ask: '7'. Add a field"):
+    with pytest.raises(UserError, match="1 of 2 records have no question to ask: '7'. Add `question`"):
         VQA(VQAConfig(references=path, base="any")).questions()
     assert len(VQA(VQAConfig(references=path, predictions="any")).questions()) == 2
 
