@@ -201,8 +201,8 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
     apart = any(group.records != "all" for group in config.groups)
     if config.tuning is not None and config.tuning.sees_images:
         notes.append(
-            "Images count as the tokens that they are to the language model. What makes these of pixels, or of "
-            "kept features, is not counted: the encoders, and the projections between."
+            "Images count as the tokens that they are to the language model. What makes these of pixels, or "
+            "of kept features, is not counted: the encoders, and the projections between."
         )
     if config.tokens_per_record is not None and config.records is not None:
         notes.append(
