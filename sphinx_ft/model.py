@@ -240,17 +240,11 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return text
         return text.masked_scatter(places[..., None], tokens.to(text.device, text.dtype))
 
-    def _nothing(self) -> Float[Tensor, "1 D"]:
-        """Zeros that all trained parts had a hand in: processes need their gradients in any batch."""
-        views = self.config.view_config
-        blank = self.view_tokens.start.new_zeros(1, 3, views.image_size, views.image_size)
-        encoded = torch.zeros(1, views.count, dtype=torch.bool)
-        encoded[0, 0] = True
-        if any(weight.requires_grad for weight in self.encoders.parameters()):
-            features = self.encoders(blank, encoded)
-        else:
-            features = self.encoders.zeros(1, self.view_tokens.start)
-        return 0 * self.view_tokens(features, encoded).sum(dim=0, keepdim=True)
+    def _nothing(self) -> Float[Tensor, ""]:
+        """A zero that all trained parts had a hand in: processes need their gradients in any batch."""
+        parts = (self.view_tokens, self.encoders)
+        trained = [weight.sum() for part in parts for weight in part.parameters() if weight.requires_grad]
+        return 0 * sum(trained, start=self.view_tokens.start.new_zeros(()))
 
 
 def _count(features: MixedFeatures) -> int:

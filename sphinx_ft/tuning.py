@@ -79,14 +79,10 @@ class SphinxTuning(TuningConfig):
         model = self._model(base)
         set_trainable(model, self.trainable)
         config: SphinxConfig = model.config
-        by_placeholder = config.image_places == "placeholder"
-        rule = MediaRule(several=True, token_id=config.image_token_id if by_placeholder else None)
         with args.main_process_first(desc="tokenising the data"):
-            rows = build_datasets(data, tokenizer, rule)
-        sizes = {} if _is_streamed(data) else _sizes(rows)
+            rows, sizes = _rows(config, data, tokenizer)
         if sizes:
             _log.info("training data: %s", savings(config, list(sizes.values())))
-            rows = _with_lengths(rows, config, sizes)
         features = self._features(model, data, args, list(sizes))
         return Setup(
             model,
@@ -95,6 +91,14 @@ class SphinxTuning(TuningConfig):
             partial(_collator, config, _begin(tokenizer), features),
             SphinxProcessor(tokenizer, config, data.template),
         )
+
+    def prepared(
+        self, base: BaseModelConfig, data: DataConfig, tokenizer: PreTrainedTokenizerBase
+    ) -> Datasets:
+        """See ``TuningConfig.prepared``; ``media_tokens`` says how many tokens images add to a row."""
+        saved = _saved_config(base)
+        config = saved if isinstance(saved, SphinxConfig) else self._config(saved)
+        return _rows(config, data, tokenizer)[0]
 
     def empty_model(self, base: BaseModelConfig) -> nn.Module:
         """See ``TuningConfig.empty_model``."""
@@ -198,6 +202,17 @@ def _saved_config(base: BaseModelConfig) -> Any:
         raise UserError(
             f"The settings of {base.name_or_path!r} cannot be read: {error} Set base.name_or_path to a model."
         ) from error
+
+
+def _rows(
+    config: SphinxConfig, data: DataConfig, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Datasets, dict[str, Size]]:
+    """All rows, and width and height of their pictures, by path; none of these where rows are streamed."""
+    by_placeholder = config.image_places == "placeholder"
+    rule = MediaRule(several=True, token_id=config.image_token_id if by_placeholder else None)
+    rows = build_datasets(data, tokenizer, rule)
+    sizes = {} if _is_streamed(data) or not data.attaches_media else _sizes(rows)
+    return (_with_lengths(rows, config, sizes) if sizes else rows), sizes
 
 
 def _is_streamed(data: DataConfig) -> bool:

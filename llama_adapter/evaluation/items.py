@@ -1,18 +1,19 @@
 """Questions with reference answers as most benchmarks keep them, and what the tasks on them share.
 
 A file is a list (or lines) of records with an id, a question and one or more reference answers, or VQA's
-annotation file. Where ids are absent, or only a picture's size as in LLaMA2-Accessory's RefCOCO files, the
+annotation file. Where ids are absent, or name nothing as in LLaMA2-Accessory's RefCOCO and VSR files, the
 row number, from 0, is the id, in predictions too. It does not know how an answer is scored.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import field_of, read_json
-from llama_adapter.evaluation.predictions import row_ids
+from llama_adapter.evaluation.predictions import listed, row_ids
 from llama_adapter.evaluation.task import EvaluateConfig, Question
 
 REFERENCE_FIELDS = (
@@ -60,6 +61,10 @@ class ItemsConfig(EvaluateConfig):
     references: str
     """JSON or JSONL with the questions and their reference answers."""
 
+    images: str | None = None
+    """Folder in which questions' pictures are looked up; by default where the names say, else beside the
+    references. MME's may lie in a folder per category."""
+
     as_published: bool = False
     """Score like LLaMA2-Accessory's code, quirks included, to compare with published numbers."""
 
@@ -85,12 +90,34 @@ class ItemsTask:
         return read_items(self.config.references)
 
     def questions(self) -> list[Question]:
-        """What to ask."""
+        """What to ask.
+
+        Raises:
+            UserError: a model is to be asked, and a record has no question.
+        """
+        silent = [item.id for item in self.items if not item.question.strip()]
+        if silent and self.config.predictions is None:
+            raise UserError(
+                f"{self.config.references}: {len(silent)} of {len(self.items)} records have no question to "
+                f"ask: {listed(silent)}. Add `question`; VQA's annotations have theirs in another file."
+            )
         return [self._question(item, item.question + self.config.suffix) for item in self.items]
 
     def _question(self, item: Item, prompt: str) -> Question:
         """One question as it is asked."""
-        return Question(item.id, prompt, item.image, item.options, has_image=bool(item.image))
+        return Question(item.id, prompt, self._picture(item), item.options, has_image=bool(item.image))
+
+    def _picture(self, item: Item) -> str | None:
+        """The picture's file; as it is named where there is none."""
+        if not item.image:
+            return item.image
+        references = Path(self.config.references).expanduser()
+        beside = references if references.is_dir() else references.parent
+        folders = [Path(self.config.images).expanduser()] if self.config.images else [Path(), beside]
+        kind = str(item.row.get("category") or "")
+        parts = dict.fromkeys(("", kind, f"{kind}/images"))
+        places = [folder / part / item.image for folder in folders for part in parts]
+        return next((str(place) for place in places if place.is_file()), item.image)
 
     def settings(self) -> dict[str, Any]:
         """How it was scored."""

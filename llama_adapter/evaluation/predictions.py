@@ -19,8 +19,8 @@ ID_FIELDS = ("question_id", "questionId", "pid", "qid", "image_id", "id")
 """Names of a record's id; the first one that a record has counts."""
 ANSWER_FIELDS = ("prediction", "pred", "generated", "response", "output", "caption", "answer", "text")
 """Names of a record's answer; the first one that a record has counts."""
-_SIZE = re.compile(r"height\d+_width\d+")
-"""What stands in place of an id in LLaMA2-Accessory's RefCOCO files."""
+_NO_ID = re.compile(r"height\d+_width\d+|-1")
+"""What stands in place of an id in LLaMA2-Accessory's files of RefCOCO and VSR."""
 SHOWN = 8
 """How many ids a message lists."""
 
@@ -138,7 +138,7 @@ def _from_rows(rows: list[Any], path: str | Path) -> dict[str, Any]:
 
 
 def row_ids(rows: list[Any], path: str | Path) -> list[str]:
-    """The ids of records; their row numbers, from 0, where no record has an id, or it is a picture's size.
+    """The ids of records; their row numbers, from 0, where no record has an id, or none that names it.
 
     Args:
         rows: the records.
@@ -151,7 +151,7 @@ def row_ids(rows: list[Any], path: str | Path) -> list[str]:
         if not isinstance(row, dict):
             raise UserError(f"{path}: record {number} is {str(row)[:60]!r}. Use an object with named fields.")
     names = [next((str(row[key]) for key in ID_FIELDS if row.get(key) is not None), "") for row in rows]
-    if all(not name or _SIZE.fullmatch(name) for name in names):
+    if all(not name or _NO_ID.fullmatch(name) for name in names):
         return [str(number) for number in range(len(rows))]
     if len(set(names)) < len(names) or "" in names:
         counted = Counter(names)

@@ -224,7 +224,7 @@ def _precisions(simulation: Simulation, device: Device) -> Iterator[_Precision]:
         yield _Precision(variant=half, options=("--base.dtype bf16", *unquantised))
     elif unquantised:
         yield _Precision(variant=half, options=unquantised)
-    if device.name != CPU:
+    if device.name != CPU and simulation.config.tuning is None:  # weights that train are not quantised
         for kind in _QUANTISED:
             if kind != own:
                 yield _Precision(variant=half, quantisation=kind, options=(f"--base.quantization {kind}",))

@@ -199,6 +199,11 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
     longest, padding = config.data.max_length, config.padding_share
     images = 0.0 if config.images is None else config.image_share
     apart = any(group.records != "all" for group in config.groups)
+    if config.tuning is not None and config.tuning.sees_images:
+        notes.append(
+            "Images count as the tokens that they are to the language model. What makes these of pixels, or "
+            "of kept features, is not counted: the encoders, and the projections between."
+        )
     if config.tokens_per_record is not None and config.records is not None:
         notes.append(
             f"Data as stated: {config.records:,} records of {config.tokens_per_record:g} tokens, "
@@ -216,7 +221,7 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
             apart,
         )
     try:
-        return measured_workload(config.data, config.base, config.training.batching, apart)
+        return measured_workload(config.data, config.base, config.training.batching, apart, config.tuning)
     except UserError as error:
         notes.append(
             f"Data not read, so time is for one record: {error} Or state them with --tokens-per-record and "

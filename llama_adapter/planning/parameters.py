@@ -58,11 +58,11 @@ def part_of(name: str, adapters: set[str]) -> str:
 
     Args:
         name: path of the parameter, as `named_parameters` gives it.
-        adapters: names of the adapters.
+        adapters: names of the adapters; without any, all are parts of the base.
     """
-    own = adapter_part(name, adapters)
+    own = adapter_part(name, adapters) if adapters else None
     if own is not None:
         return own if own == CONDITIONER else f"adapter: {own}"
-    if name.startswith("encoder."):
+    if name.startswith(("encoder.", "encoders.")):
         return "image encoder"
     return next((part for part, pattern in _BASE_PARTS if pattern.search(name)), "other")

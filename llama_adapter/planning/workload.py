@@ -26,6 +26,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_tokenizer
 from llama_adapter.planning.step import Row
 from llama_adapter.training.batch_choice import Batching
+from llama_adapter.training.tuning import TuningConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,11 @@ class Workload:
 
 
 def measured_workload(
-    data: DataConfig, base: BaseModelConfig, batching: Batching = "rows", apart: bool = False
+    data: DataConfig,
+    base: BaseModelConfig,
+    batching: Batching = "rows",
+    apart: bool = False,
+    tuning: TuningConfig | None = None,
 ) -> Workload:
     """The records of the training data, tokenised as for training.
 
@@ -203,6 +208,7 @@ def measured_workload(
         base: whose tokenizer it is.
         batching: how rows become batches.
         apart: whether records with and without an image are kept apart.
+        tuning: of a model that trains as a whole; images are then tokens of its rows.
 
     Raises:
         UserError: the data or the tokenizer cannot be read, or the data are streamed and have no length.
@@ -214,13 +220,17 @@ def measured_workload(
             "Use --tokens-per-record and --records to state what an epoch is."
         )
     only_training = DataConfig(**{**vars(data), "evaluation": []})
-    rows = build_datasets(only_training, load_tokenizer(base)).train
+    tokenizer = load_tokenizer(base)
+    if tuning is None:
+        rows = build_datasets(only_training, tokenizer).train
+    else:
+        rows = tuning.prepared(base, only_training, tokenizer).train
     return Workload(
         lengths=(lengths := row_lengths(rows)),
         labelled=_labelled_counts(rows),
         longest=int(lengths.max()),
         batching=batching,
-        has_image=rows_with_media(rows),
+        has_image=rows_with_media(rows) if tuning is None else None,
         apart=apart,
     )
 

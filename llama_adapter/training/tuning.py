@@ -57,6 +57,17 @@ class TuningConfig(ABC):
             UserError: something does not fit.
         """
 
+    def prepared(
+        self, base: BaseModelConfig, data: DataConfig, tokenizer: PreTrainedTokenizerBase
+    ) -> Datasets:
+        """The rows of a run, as long as the model takes them.
+
+        Raises:
+            UserError: a record cannot be used.
+        """
+        del base
+        return build_datasets(data, tokenizer)
+
     @abstractmethod
     def empty_model(self, base: BaseModelConfig) -> nn.Module:
         """The model without its weights, for planning: on torch's current device, trainable as in a run.
@@ -90,8 +101,8 @@ class FullTuning(TuningConfig):
         model = load_base(base)
         self._choose(model)
         with args.main_process_first(desc="tokenising the data"):
-            datasets = build_datasets(data, tokenizer)
-        return Setup(model, tokenizer, datasets, lambda collate: collate)
+            rows = self.prepared(base, data, tokenizer)
+        return Setup(model, tokenizer, rows, lambda collate: collate)
 
     def empty_model(self, base: BaseModelConfig) -> nn.Module:
         """See ``TuningConfig.empty_model``."""

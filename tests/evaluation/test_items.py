@@ -2,6 +2,7 @@ import pytest
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.items import mean, read_items
+from llama_adapter.evaluation.vqa import VQA, VQAConfig
 
 
 def test_official_vqa_annotations_and_plain_records_are_read(save):
@@ -34,6 +35,13 @@ def test_row_numbers_stand_in_for_picture_sizes(save):
 def test_what_is_no_question_is_refused(save, content, said):
     with pytest.raises(UserError, match=said):
         read_items(save("a.json", content))
+
+
+def test_a_model_is_asked_no_empty_question(save):
+    path = save("a.json", [{"id": 7, "answers": ["x"]}, {"id": 8, "question": "Why?", "answers": ["x"]}])
+    with pytest.raises(UserError, match="1 of 2 records have no question to ask: '7'. Add `question`"):
+        VQA(VQAConfig(references=path, base="any")).questions()
+    assert len(VQA(VQAConfig(references=path, predictions="any")).questions()) == 2
 
 
 def test_the_mean_of_nothing_is_zero():

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_adapter.evaluation.mme import COGNITION, PERCEPTION, read_yes_no, read_yes_no_as_published
+from llama_adapter.evaluation.mme import (
+    COGNITION,
+    MME,
+    PERCEPTION,
+    MMEConfig,
+    read_yes_no,
+    read_yes_no_as_published,
+)
 
 
 def files(golden, save):
@@ -49,6 +56,21 @@ def test_the_official_folder_is_read_and_absent_categories_are_said(tmp_path, sa
     assert (found["scores"]["existence"], found["scores"]["existence acc+"]) == (50, 0)
     assert found["scores"]["count"] is None
     assert "No questions in count" in printed
+
+
+@pytest.mark.parametrize("part", ["", "existence", "existence/images"])
+def test_pictures_are_found_beside_the_questions_or_where_it_is_said(tmp_path, part):
+    (tmp_path / "mme").mkdir()
+    (tmp_path / "mme/existence.txt").write_text("1.jpg\tA dog?\tYes\n1.jpg\tA cat?\tNo\n")
+    for folder, options in (("mme", {}), ("elsewhere", {"images": str(tmp_path / "elsewhere")})):
+        picture = tmp_path / folder / part / "1.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"any")
+        task = MME(MMEConfig(references=str(tmp_path / "mme"), predictions="unused", **options))
+        assert {question.image for question in task.questions()} == {str(picture)}
+        picture.unlink()
+    task = MME(MMEConfig(references=str(tmp_path / "mme"), predictions="unused"))
+    assert {question.image for question in task.questions()} == {"1.jpg"}, "as it is named, for the message"
 
 
 @pytest.mark.parametrize(

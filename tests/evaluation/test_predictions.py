@@ -28,6 +28,8 @@ def test_without_ids_the_order_counts(save):
         "0": "a",
         "1": "b",
     }
+    nameless = [{"question_id": -1, "answer": "a"}, {"question_id": -1, "answer": "b"}]
+    assert read_predictions(save("p.json", nameless)).answers == {"0": "a", "1": "b"}
     assert read_predictions(save("p.json", ["a", "b"])).answers == {"0": "a", "1": "b"}
     with pytest.raises(UserError, match="record 1 is 'b'. Use an object with named fields"):
         read_predictions(save("p.json", [{"answer": "a"}, "b"]))

@@ -69,7 +69,7 @@ def test_every_example_with_images_can_be_planned(path, tmp_path):
     assert {"conditioner"} <= {part.part for part in plan.parts}
     assert plan.load.images == 64
     assert all(value >= 0 for value in (plan.flops.per_token, plan.flops.per_square, plan.flops.per_batch))
-    assert plan.flops.per_seeing_record >= plan.flops.per_blind_row > 0
+    assert plan.flops.per_seeing_record > 0.999 * plan.flops.per_blind_row > 0
     assert plan.flops.per_image == pytest.approx(0, abs=1)
 
 

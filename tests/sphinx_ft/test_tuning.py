@@ -18,6 +18,8 @@ from llama_adapter.generation.session import Session
 from llama_adapter.models import BaseModelConfig
 from llama_adapter.multimodal.inputs import Mix, WeightedInput
 from llama_adapter.multimodal.whole import is_whole
+from llama_adapter.planning.config import PlanConfig
+from llama_adapter.planning.estimate import estimate
 from llama_adapter.training import TrainConfig, TrainingConfig, build_trainer, train
 from sphinx_ft import EncoderConfig, SphinxForConditionalGeneration, TokenConfig, ViewConfig
 from sphinx_ft.encoders.registry import make_encoder
@@ -270,6 +272,18 @@ def test_empty_models_are_those_of_a_run(config, tmp_path):
     trained = {name: weight.shape for name, weight in empty.named_parameters() if weight.requires_grad}
     model = build_trainer(made).model
     assert trained == {n: weight.shape for n, weight in model.named_parameters() if weight.requires_grad}
+
+
+def test_a_run_is_planned_with_its_images_as_tokens(config):
+    made = config()
+    trainer = build_trainer(made)
+    parts = {"base": made.base, "tuning": made.tuning, "data": made.data, "training": made.training}
+    found = estimate(PlanConfig(**parts, gpu="a100-80gb", num_gpus=2))
+    assert found.statistics.longest == max(row_lengths(trainer.train_dataset))
+    assert not any("int8" in choice.precision for choice in found.choices)
+    trained = [weight.numel() for weight in trainer.model.parameters() if weight.requires_grad]
+    assert found.trainable == sum(trained)
+    assert any("encoders" in note for note in found.notes)
 
 
 def test_what_cannot_be_is_refused(config, encoders, tmp_path, tiny_base):
