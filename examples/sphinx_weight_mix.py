@@ -4,7 +4,7 @@ Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1
              --train 1500 --test 200
            python examples/sphinx_weight_mix.py
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
-Time:      about 40 minutes on one core
+Time:      not run yet
 Expected:  runs/weight_mix/results.json, a table and a curve: both domains' accuracy against beta
 
 The ancestor is the model of `sphinx_resolution.py`, tuned shortly on both domains, as SPHINX's parents share

@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -78,6 +79,11 @@ class BaseModelConfig:
     device_map: str | None = None
     """How to spread the weights over devices, for example ``auto``; None loads onto one device."""
 
+    @property
+    def precision(self) -> str:
+        """``dtype`` by the name that torch has for it, or ``auto``."""
+        return _DTYPES.get(self.dtype, self.dtype)
+
 
 @dataclass(kw_only=True)
 class AdapterNotes:
@@ -104,7 +110,7 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
             was asked for is not active.
     """
     check_base(config.name_or_path)
-    dtype = _DTYPES.get(config.dtype, config.dtype)
+    dtype = config.precision
     backend = _quantization_backend(config)
     try:
         quantised = {} if backend is None else _quantization(config, backend, dtype)
@@ -130,6 +136,40 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
         remembering.quantization_report = finish_loading(model, config.quantization, backend)
     model.requires_grad_(False)
     return model.eval()
+
+
+def load_base_config(config: BaseModelConfig) -> PretrainedConfig:
+    """The base model's configuration; nothing else is read.
+
+    Raises:
+        UserError: there is none.
+    """
+    check_base(config.name_or_path)
+    try:
+        return AutoConfig.from_pretrained(
+            config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The configuration of {config.name_or_path!r} could not be read: {_first_line(error)} "
+            "Set base.name_or_path to a model."
+        ) from error
+
+
+def empty_base(config: BaseModelConfig, settings: PretrainedConfig) -> PreTrainedModel:
+    """The base model without its weights, on torch's current device.
+
+    Args:
+        config: its precision and kernels.
+        settings: of ``load_base_config``; they stay as they are.
+    """
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        copy.deepcopy(settings),  # the model writes its precision there
+        dtype=config.precision,
+        attn_implementation=config.attn_implementation,
+        trust_remote_code=config.trust_remote_code,
+    )
+    return model
 
 
 def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
@@ -347,10 +387,8 @@ def _quantization_backend(config: BaseModelConfig) -> str | None:
 
 def _quantization(config: BaseModelConfig, backend: str, dtype: str) -> dict[str, Any]:
     """What ``from_pretrained`` needs to know to quantise."""
-    saved = AutoConfig.from_pretrained(
-        config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
-    )
-    return {"quantization_config": quantization_config(config.quantization, backend, saved, dtype)}
+    settings = load_base_config(config)
+    return {"quantization_config": quantization_config(config.quantization, backend, settings, dtype)}
 
 
 def _check_attention(model: PreTrainedModel, config: BaseModelConfig) -> None:

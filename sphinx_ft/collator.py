@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 from jaxtyping import Bool
 from torch import Tensor
 
-from llama_adapter.data.images import image_size
 from sphinx_ft.config import SphinxConfig
 from sphinx_ft.feature_cache import CachedFeatures
 from sphinx_ft.pictures import load_squares
@@ -44,9 +43,7 @@ class SphinxCollator:
         features: CachedFeatures | None = None,
     ) -> None:
         self.collate, self.config, self.column, self.features = collate, config, column, features
-        self.rule = PlacementRule(
-            image_token_id=config.image_token_id, places=config.image_places, bos_token_id=bos_token_id
-        )
+        self.rule = PlacementRule.of(config, bos_token_id)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Build one batch.
@@ -74,7 +71,7 @@ class SphinxCollator:
         if self.features is None:
             squares, useful = load_squares(files, self.config.view_config)
             return {"pixel_values": squares}, useful
-        useful = useful_mask([image_size(file) for file in files], self.config.view_config)
+        useful = useful_mask([self.features.sizes[file] for file in files], self.config.view_config)
         return {"features": self.features.of(files)} if files else {}, useful
 
     def _row(self, row: dict[str, Any], lengths: Sequence[int]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from llama_adapter.data.feature_cache import FeatureCache, FeatureIdentity, FeatureTable
 from llama_adapter.data.identity import encoder_identity
@@ -24,6 +24,7 @@ from sphinx_ft.config import SphinxConfig
 from sphinx_ft.encoders.base import EncoderConfig
 from sphinx_ft.mixing import EncoderMix, MixedFeatures
 from sphinx_ft.pictures import load_squares
+from sphinx_ft.views import Size
 
 MIXED = "mixed"
 """Names the stored channels of all grid encoders; query encoders go by their own names."""
@@ -32,8 +33,10 @@ MIXED = "mixed"
 class CachedFeatures:
     """Features of pictures by their paths."""
 
-    def __init__(self, tables: Mapping[str, FeatureTable], config: SphinxConfig) -> None:
-        self.tables, self.config = tables, config
+    def __init__(
+        self, tables: Mapping[str, FeatureTable], config: SphinxConfig, sizes: Mapping[str, Size]
+    ) -> None:
+        self.tables, self.config, self.sizes = tables, config, sizes
 
     def of(self, paths: Sequence[str]) -> MixedFeatures:
         """Features of pictures, one after another; at least one."""
@@ -54,18 +57,20 @@ class CachedFeatures:
 def cache_features(
     mix: EncoderMix,
     config: SphinxConfig,
-    paths: Sequence[str],
+    sizes: Mapping[str, Size],
     folder: str | Path,
+    device: torch.device,
     dtype: Literal["float32", "float16", "bfloat16"] = "float16",
     progress: bool = True,
 ) -> CachedFeatures:
     """Compute the features of pictures that the cache does not have.
 
     Args:
-        mix: the encoders, on the device that is to run them.
+        mix: the encoders.
         config: of the model.
-        paths: image files; the same one may occur several times.
+        sizes: width and height of image files.
         folder: of the cache, shared by all encoders.
+        device: runs the encoders, and is where those are that are part of the model.
         dtype: how features are kept.
         progress: show a bar.
 
@@ -77,41 +82,41 @@ def cache_features(
         groups.setdefault(one.name if one.queries else MIXED, []).append(one)
     tables = {}
     for name, members in groups.items():
-        cache = FeatureCache(folder, _identity(mix, config, members, dtype))
-        tables[name] = cache.table(
-            paths, partial(_compute, mix, config, name), batch_size=8, progress=progress
-        )
-    return CachedFeatures(tables, config)
+        encoders = {one.name: mix.encoder(one, device) for one in members}
+        cache = FeatureCache(folder, _identity(encoders, config, members, dtype))
+        compute = partial(_compute, mix, config, name, device)
+        tables[name] = cache.table(list(sizes), compute, batch_size=8, progress=progress)
+    return CachedFeatures(tables, config, sizes)
 
 
 def _identity(
-    mix: EncoderMix, config: SphinxConfig, members: Sequence[EncoderConfig], dtype: Any
+    encoders: Mapping[str, nn.Module], config: SphinxConfig, members: Sequence[EncoderConfig], dtype: Any
 ) -> FeatureIdentity:
     """Everything besides a picture that decides what is stored."""
-    encoders = {}
+    identities = {}
     for one in members:
-        encoder = mix.encoder(one, mix.device)
+        encoder = encoders[one.name]
         if one.dropout or any(weight.requires_grad for weight in encoder.parameters()):
             raise UserError(
                 f"The encoder {one.name!r} has dropout={one.dropout}, or trains, so its features change. "
                 "Set data.images=live."
             )
         settings = {name: value for name, value in asdict(one).items() if name != "weights"}
-        encoders[one.name] = encoder_identity(encoder, settings)
+        identities[one.name] = encoder_identity(encoder, settings)
     skips = config.token_config.skip != "never"
     return FeatureIdentity(
-        encoder=encoders,
+        encoder=identities,
         transform={**config.views, "common_grid": config.token_config.grid, "skips": skips},
         dtype=dtype,
     )
 
 
 def _compute(
-    mix: EncoderMix, config: SphinxConfig, name: str, paths: list[str]
+    mix: EncoderMix, config: SphinxConfig, name: str, device: torch.device, paths: list[str]
 ) -> list[Float[Tensor, "_ C"]]:
     """What is stored of pictures: rows of all their encoded views."""
     squares, useful = load_squares(paths, config.view_config)
     encoded = config.layout.encoded(useful)
-    squares = squares.to(mix.device)
+    squares = squares.to(device)
     found: Any = mix.mixed(squares, encoded) if name == MIXED else mix.queries(squares, encoded, {name})[name]
     return [views.flatten(0, 1) for views in found.split(encoded.sum(dim=1).tolist())]

@@ -64,7 +64,6 @@ class EncoderMix(nn.Module):
             {config.name: make_encoder(config) for config in configs if not config.elsewhere}
         )
         self.requires_grad_(False)
-        self._device = torch.device("cpu")
         self._elsewhere: dict[str, GridEncoder | QueryEncoder] = {}  # a plain dict: no part of the state
         widths = {config.name: self._width(config) for config in configs}
         self.query_widths = {one.name: widths[one.name] for one in configs if one.queries}
@@ -114,16 +113,6 @@ class EncoderMix(nn.Module):
             for config in self.configs
             if config.queries and (names is None or config.name in names)
         }
-
-    @property
-    def device(self) -> torch.device:
-        """Where encoders that are part of the model are; those that are elsewhere follow the pixels."""
-        return next((weight.device for weight in self.parameters()), self._device)
-
-    def run_on(self, device: torch.device) -> None:
-        """Say where encoders run whose weights are elsewhere, and move the others there."""
-        self._device = device
-        self.to(device)
 
     def forget(self) -> None:
         """Free the encoders whose weights are elsewhere; the next picture reads them again."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llama_adapter.data.images import read_image
 from llama_adapter.lazy import needed
-from sphinx_ft.views import CLIP_MEAN, CLIP_STD, Size, ViewConfig, place, useful_mask
+from sphinx_ft.views import CLIP_MEAN, CLIP_STD, ViewConfig, place, useful_mask
 
 
 def load_squares(
@@ -46,9 +46,3 @@ def square(picture: Any, config: ViewConfig) -> Float[Tensor, "3 S S"]:
     resized = padded.resize((config.image_size, config.image_size), pil.Resampling.BICUBIC)
     values = torch.from_numpy(np.asarray(resized, dtype=np.float32).copy()).permute(2, 0, 1) / 255
     return (values - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
-
-
-def picture_size(picture: Any) -> Size:
-    """Width and height of a picture as it is meant to be seen."""
-    width, height = read_image(picture).size
-    return width, height

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llama_adapter.data.encoding import IGNORE
 from llama_adapter.errors import UserError
-from sphinx_ft.config import Places
+from sphinx_ft.config import Places, SphinxConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,13 @@ class PlacementRule:
     """Behind the first token, or where the text has ``image_token_id``."""
     bos_token_id: int | None = None
     """The token that begins texts; in a text without it images stand in front."""
+
+    @classmethod
+    def of(cls, config: SphinxConfig, bos_token_id: int | None) -> "PlacementRule":
+        """The rule of a model, with a tokenizer's begin token."""
+        return cls(
+            image_token_id=config.image_token_id, places=config.image_places, bos_token_id=bos_token_id
+        )
 
 
 def place_images(tokens: Sequence[int], lengths: Sequence[int], rule: PlacementRule) -> list[int]:

@@ -49,11 +49,7 @@ class SphinxProcessor(ProcessorMixin):
     @property
     def rule(self) -> PlacementRule:
         """Where images go in a row of tokens."""
-        return PlacementRule(
-            image_token_id=self.config.image_token_id,
-            places=self.config.image_places,
-            bos_token_id=next(iter(self._encoder.begin), None),
-        )
+        return PlacementRule.of(self.config, self._encoder.begin_id)
 
     def __call__(
         self, images: Any = None, text: str | Sequence[str] | None = None, **options: Any

@@ -40,11 +40,7 @@ class SphinxSight(Seeing):
         self.model = model
         self.config: SphinxConfig = model.config
         self.media_token_id = self.config.image_token_id
-        self.rule = PlacementRule(
-            image_token_id=self.config.image_token_id,
-            places=self.config.image_places,
-            bos_token_id=bos_token_id,
-        )
+        self.rule = PlacementRule.of(self.config, bos_token_id)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -118,5 +114,4 @@ def open_model(base: BaseModelConfig) -> SphinxSight:
             "Use a folder of train or convert --kind sphinx."
         ) from error
     model.requires_grad_(False)
-    begin = next(iter(Encoder(load_tokenizer(base)).begin), None)
-    return SphinxSight(model.eval(), begin)
+    return SphinxSight(model.eval(), Encoder(load_tokenizer(base)).begin_id)

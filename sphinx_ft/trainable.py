@@ -6,12 +6,21 @@ that of SPHINX-MoE-1k the marks, too, but not the Q-Former's projection.
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
 from torch import nn
 
 from llama_adapter.errors import UserError
 
-_SETS: dict[str, Callable[[str], bool]] = {
+TrainableSet = Literal[
+    "all_but_encoders",
+    "everything",
+    "view_tokens",
+    "mixed_projection",
+    "mixed_projection_and_marks",
+    "biases_and_norms",
+]
+_SETS: dict[TrainableSet, Callable[[str], bool]] = {
     "all_but_encoders": lambda name: not name.startswith("encoders."),
     "everything": lambda name: True,
     "view_tokens": lambda name: name.startswith("view_tokens."),
@@ -27,7 +36,7 @@ _SETS: dict[str, Callable[[str], bool]] = {
 of SPHINX-X; ``mixed_projection`` and ``mixed_projection_and_marks`` are the first of the light models and of
 SPHINX-MoE-1k; ``biases_and_norms`` is what the PEFT variant trains besides LoRA."""
 
-TRAINABLE_SETS = tuple(_SETS)
+TRAINABLE_SETS: tuple[str, ...] = tuple(_SETS)
 
 
 def set_trainable(model: nn.Module, chosen: str) -> int:

@@ -6,25 +6,24 @@ run once per picture before training, and the features of all views are kept on 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import datasets
 from torch import nn
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from llama_adapter.data import DataConfig, Datasets, Encoder, build_datasets
+from llama_adapter.data import DataConfig, Datasets, build_datasets
 from llama_adapter.data.build import MediaRule
 from llama_adapter.data.images import image_size
+from llama_adapter.data.lengths import MEDIA_TOKENS
 from llama_adapter.errors import UserError
-from llama_adapter.models import BaseModelConfig, check_base, load_base, load_tokenizer
+from llama_adapter.models import BaseModelConfig, empty_base, load_base, load_base_config, load_tokenizer
 from llama_adapter.training.config import TrainingConfig
-from llama_adapter.training.images import Collate
-from llama_adapter.training.tuning import Setup, TuningConfig, empty_base
+from llama_adapter.training.tuning import Setup, TuningConfig
 from sphinx_ft.collator import SphinxCollator
 from sphinx_ft.config import Places, SphinxConfig
 from sphinx_ft.encoders.base import EncoderConfig
@@ -33,20 +32,11 @@ from sphinx_ft.model import SphinxForConditionalGeneration
 from sphinx_ft.processor import SphinxProcessor
 from sphinx_ft.savings import savings
 from sphinx_ft.tokens import TokenConfig
-from sphinx_ft.trainable import set_trainable
+from sphinx_ft.trainable import TrainableSet, set_trainable
 from sphinx_ft.views import Size, ViewConfig
 
 _log = logging.getLogger(__name__)
 _READING_THREADS = 8
-
-TrainableSet = Literal[
-    "all_but_encoders",
-    "everything",
-    "view_tokens",
-    "mixed_projection",
-    "mixed_projection_and_marks",
-    "biases_and_norms",
-]
 
 
 @dataclass(kw_only=True)
@@ -83,42 +73,44 @@ class SphinxTuning(TuningConfig):
             rows, sizes = _rows(config, data, tokenizer)
         if sizes:
             _log.info("training data: %s", savings(config, list(sizes.values())))
-        features = self._features(model, data, args, list(sizes))
+        features = self._features(model, data, args, sizes)
+        processor = SphinxProcessor(tokenizer, config, data.template)
+        begin = processor.rule.bos_token_id
         return Setup(
             model,
             tokenizer,
             rows,
-            partial(_collator, config, _begin(tokenizer), features),
-            SphinxProcessor(tokenizer, config, data.template),
+            lambda collate: SphinxCollator(collate, config, begin, features=features),
+            processor,
         )
 
     def prepared(
         self, base: BaseModelConfig, data: DataConfig, tokenizer: PreTrainedTokenizerBase
     ) -> Datasets:
         """See ``TuningConfig.prepared``; ``media_tokens`` says how many tokens images add to a row."""
-        saved = _saved_config(base)
+        saved = load_base_config(base)
         config = saved if isinstance(saved, SphinxConfig) else self._config(saved)
         return _rows(config, data, tokenizer)[0]
 
     def empty_model(self, base: BaseModelConfig) -> nn.Module:
         """See ``TuningConfig.empty_model``."""
-        saved = _saved_config(base)
+        saved = load_base_config(base)
         if isinstance(saved, SphinxConfig):
             self._refuse_settings(base)
             model = SphinxForConditionalGeneration(saved)
         else:
-            text = empty_base(base)
+            text = empty_base(base, saved)
             model = SphinxForConditionalGeneration(self._config(text.config), text)
         set_trainable(model, self.trainable)
         return model
 
     def _model(self, base: BaseModelConfig) -> Any:
         """The model with its weights."""
-        if isinstance(_saved_config(base), SphinxConfig):
+        if isinstance(load_base_config(base), SphinxConfig):
             self._refuse_settings(base)
             return SphinxForConditionalGeneration.from_pretrained(
                 base.name_or_path,
-                dtype=base.dtype,
+                dtype=base.precision,
                 revision=base.revision,
                 attn_implementation=base.attn_implementation,
             )
@@ -156,52 +148,23 @@ class SphinxTuning(TuningConfig):
             )
 
     def _features(
-        self, model: Any, data: DataConfig, args: TrainingConfig, paths: Sequence[str]
+        self, model: Any, data: DataConfig, args: TrainingConfig, sizes: Mapping[str, Size]
     ) -> CachedFeatures | None:
         """Kept features of all pictures; None where they are encoded live."""
-        if data.images == "live" or not paths:
+        if data.images == "live" or not sizes:
             if data.images == "cached" and _is_streamed(data):
                 raise UserError(
                     "Features are computed before training, and data are streamed. Set data.images=live."
                 )
             return None
-        mix = model.encoders
-        mix.run_on(args.device)
+        mix = model.encoders.to(args.device)
         folder = data.feature_cache or Path(
             data.cache_dir or datasets.config.HF_DATASETS_CACHE, "sphinx_features"
         )
-        found = cache_features(mix, model.config, paths, folder, progress=args.process_index == 0)
+        progress = args.process_index == 0
+        found = cache_features(mix, model.config, sizes, folder, args.device, progress=progress)
         mix.forget()
         return found
-
-
-def _collator(
-    config: SphinxConfig, begin: int | None, features: CachedFeatures | None, collate: Collate
-) -> Collate:
-    """What adds images to another collator's batches."""
-    return SphinxCollator(collate, config, begin, features=features)
-
-
-def _begin(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that begins texts, if one does."""
-    return next(iter(Encoder(tokenizer).begin), None)
-
-
-def _saved_config(base: BaseModelConfig) -> Any:
-    """The settings in a folder, of a language model or of SPHINX.
-
-    Raises:
-        UserError: there are none.
-    """
-    check_base(base.name_or_path)
-    try:
-        return AutoConfig.from_pretrained(
-            base.name_or_path, revision=base.revision, trust_remote_code=base.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"The settings of {base.name_or_path!r} cannot be read: {error} Set base.name_or_path to a model."
-        ) from error
 
 
 def _rows(
@@ -242,19 +205,12 @@ def _with_lengths(rows: Datasets, config: SphinxConfig, sizes: dict[str, Size]) 
     tokens = dict(zip(sizes, config.image_lengths(list(sizes.values())), strict=True))
     mark = config.image_places == "placeholder"  # whose token is in the text already
 
-    def count(batch: dict[str, list[Any]]) -> dict[str, list[int]]:
-        """Of a batch of rows."""
-        return {"media_tokens": [sum(tokens[path] - mark for path in media) for media in batch["media"]]}
-
     def added(part: Any) -> Any:
         """The rows with one more column."""
         if part is None:
             return None
-        counts = [
-            number
-            for batch in part.select_columns(["media"]).iter(1024)
-            for number in count(batch)["media_tokens"]
-        ]
-        return part.add_column("media_tokens", counts)
+        batches = part.select_columns(["media"]).iter(1024)
+        counts = [sum(tokens[path] - mark for path in media) for batch in batches for media in batch["media"]]
+        return part.add_column(MEDIA_TOKENS, counts)
 
     return Datasets(added(rows.train), added(rows.evaluation), rows.report)

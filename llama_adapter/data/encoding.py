@@ -83,6 +83,11 @@ class Encoder:
         self.guard = self._find_guard([tokenizer.eos_token, tokenizer.bos_token, "\x01", "\n"])
 
     @property
+    def begin_id(self) -> int | None:
+        """The token that begins a text, if one does."""
+        return next(iter(self.begin), None)
+
+    @property
     def identity(self) -> str:
         """Everything that decides the ids, for cache keys."""
         media = "" if self.media_token_id is None else f"{self.media_token_id} "

@@ -5,8 +5,8 @@ Transparency is dropped, not painted over, as the encoders' own programs do it.
 
 import struct
 import zlib
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,11 @@ def read_image(path: Any, channels: str = "rgb") -> Any:
         UserError: the file is missing, damaged, too large to be an image, or no image.
     """
     pil, operations = needed("PIL.Image", "pillow"), needed("PIL.ImageOps", "pillow")
-    try:
-        with nullcontext(path) if isinstance(path, pil.Image) else pil.open(path) as image:
-            upright = operations.exif_transpose(image)
-            if upright.mode == "P" and "transparency" in upright.info:
-                upright = upright.convert("RGBA")  # on the direct way Pillow warns
-            picture = upright.convert("RGB")
-    except (*_BROKEN, pil.DecompressionBombError) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read as an image: {error}. Replace the file, or leave its records out."
-        ) from error
+    with _opened(path) as image:
+        upright = operations.exif_transpose(image)
+        if upright.mode == "P" and "transparency" in upright.info:
+            upright = upright.convert("RGBA")  # on the direct way Pillow warns
+        picture = upright.convert("RGB")
     if channels == "bgr":
         picture = pil.merge("RGB", picture.split()[::-1])
     return picture
@@ -58,16 +53,27 @@ def image_size(path: Any) -> tuple[int, int]:
     Raises:
         UserError: the file is missing, or no image.
     """
+    with _opened(path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+        width, height = image.size
+    return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(path: Any) -> Iterator[Any]:
+    """A picture of Pillow, for what reads it inside.
+
+    Raises:
+        UserError: what is read cannot be.
+    """
     pil = needed("PIL.Image", "pillow")
     try:
         with nullcontext(path) if isinstance(path, pil.Image) else pil.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
-            width, height = image.size
+            yield image
     except (*_BROKEN, pil.DecompressionBombError) as error:
         raise UserError(
             f"{str(path)!r} cannot be read as an image: {error}. Replace the file, or leave its records out."
         ) from error
-    return (height, width) if turned else (width, height)
 
 
 def image_problem(paths: Sequence[str], decode: bool = False, several: bool = False) -> str:

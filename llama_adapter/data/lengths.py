@@ -17,6 +17,9 @@ from llama_adapter.errors import UserError
 Lengths: TypeAlias = Int[np.ndarray, " N"]
 """Tokens of each row."""
 
+MEDIA_TOKENS = "media_tokens"
+"""The column of what a collator adds to a row."""
+
 
 def rows_with_media(rows: Any) -> Bool[np.ndarray, " N"]:
     """Which rows of a data set have media.
@@ -77,17 +80,13 @@ def row_lengths(rows: Any) -> Lengths:
                 f"The rows have the columns {rows.column_names}, so their lengths are unknown. "
                 "Use rows with input_ids, as build_datasets makes them."
             )
-        added = [name for name in ("media_tokens",) if name in rows.column_names]
-        table = rows.select_columns(["input_ids", *added]).with_format("arrow")
-        parts = [_lengths(part, added) for part in table.iter(batch_size=10_000)]
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+        table = rows.select_columns(["input_ids"]).with_format("arrow")
+        parts = [
+            arrow.list_value_length(part["input_ids"]).to_numpy() for part in table.iter(batch_size=10_000)
+        ]
+        lengths = np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+        if MEDIA_TOKENS in rows.column_names:
+            lengths += rows.select_columns([MEDIA_TOKENS]).with_format("numpy")[:][MEDIA_TOKENS]
+        return lengths
     each = (rows[at] for at in range(len(rows)))
-    return np.array([len(row["input_ids"]) + row.get("media_tokens", 0) for row in each], dtype=np.int64)
-
-
-def _lengths(part: Any, added: list[str]) -> Lengths:
-    """Of a part of a table; ``added`` names columns of further tokens."""
-    lengths: Lengths = arrow.list_value_length(part["input_ids"]).to_numpy()
-    for name in added:
-        lengths = lengths + part[name].to_numpy()
-    return lengths
+    return np.array([len(row["input_ids"]) + row.get(MEDIA_TOKENS, 0) for row in each], dtype=np.int64)

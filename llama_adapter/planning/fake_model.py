@@ -5,7 +5,6 @@ say they are on the CPU: operators, masks and attention kernels are chosen for t
 is not so on meta. It does not know what is done with the model.
 """
 
-import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,43 +13,22 @@ from jaxtyping import Shaped
 from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from llama_adapter.errors import UserError
-from llama_adapter.models import BaseModelConfig, attach_adapter, check_base
+from llama_adapter.models import BaseModelConfig, attach_adapter, empty_base
 from llama_adapter.multimodal import ImageConditionedModel
 from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.parts import TrainedParts
 from llama_adapter.training.run import TrainConfig
 from llama_adapter.vision import empty_encoder
 
-_SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-def load_base_config(base: BaseModelConfig) -> PretrainedConfig:
-    """The base model's configuration; nothing else is read.
-
-    Raises:
-        UserError: there is none.
-    """
-    check_base(base.name_or_path)
-    try:
-        return AutoConfig.from_pretrained(
-            base.name_or_path, revision=base.revision, trust_remote_code=base.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"The configuration of {base.name_or_path!r} could not be read: {reason} "
-            "Set base.name_or_path to a model."
-        ) from error
-
 
 def base_dtype(base: BaseModelConfig, config: PretrainedConfig) -> torch.dtype:
     """Precision of the base weights; `auto` is the one they were saved in."""
     if base.dtype == "auto":
         return getattr(config, "dtype", None) or torch.float32
-    found = getattr(torch, _SHORT_DTYPES.get(base.dtype, base.dtype))
+    found = getattr(torch, base.precision)
     return found if isinstance(found, torch.dtype) else torch.float32
 
 
@@ -80,26 +58,24 @@ def build_on_meta(
     Raises:
         UserError: the adapter does not fit the base.
     """
-    if config.tuning is not None:
-        with torch.device("meta"):
-            precision: Any = str(dtype).removeprefix("torch.")
-            whole = config.tuning.empty_model(replace(config.base, dtype=precision))
-        ParameterGroups(TrainedParts.of(whole), config.groups)
-        return whole
+    precision: Any = str(dtype).removeprefix("torch.")
+    base = replace(config.base, dtype=precision)
+    with torch.device("meta"):
+        if config.tuning is None:
+            whole = _adapted(empty_base(base, base_config), config, features)
+        else:
+            whole = config.tuning.empty_model(base)
+    ParameterGroups(TrainedParts.of(whole), config.groups)  # freezes what is in none
+    return whole
+
+
+def _adapted(model: PreTrainedModel, config: TrainConfig, features: FeatureShape | None) -> nn.Module:
+    """A frozen base with an adapter, and a conditioner where images are shown."""
     if config.adapter is None:
         raise UserError(f"adapter is {config.adapter}. Use one, or tuning.")
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            copy.deepcopy(base_config),  # the model writes its precision there
-            dtype=dtype,
-            attn_implementation=config.base.attn_implementation,
-            trust_remote_code=config.base.trust_remote_code,
-        )
-        model.requires_grad_(False)
-        adapted = attach_adapter(model, config.adapter)
-        seeing = adapted if config.images is None else _seeing(adapted, config, features)
-    ParameterGroups(TrainedParts.of(seeing), config.groups)  # freezes what is in none
-    return seeing
+    model.requires_grad_(False)
+    adapted = attach_adapter(model, config.adapter)
+    return adapted if config.images is None else _seeing(adapted, config, features)
 
 
 def _seeing(adapted: PeftModel, config: TrainConfig, features: FeatureShape | None) -> nn.Module:

@@ -18,11 +18,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llama_adapter.errors import UserError
+from llama_adapter.models import load_base_config
 from llama_adapter.planning.fake_model import (
     FeatureShape,
     base_dtype,
     build_on_meta,
-    load_base_config,
     to_fake_cpu,
 )
 from llama_adapter.planning.step import Row, StepCost, StepSettings, measure_step

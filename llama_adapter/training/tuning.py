@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from llama_adapter.data import DataConfig, Datasets, build_datasets
 from llama_adapter.errors import UserError
-from llama_adapter.models import BaseModelConfig, load_base, load_tokenizer
+from llama_adapter.models import BaseModelConfig, empty_base, load_base, load_base_config, load_tokenizer
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.images import Collate
 
@@ -106,7 +106,7 @@ class FullTuning(TuningConfig):
 
     def empty_model(self, base: BaseModelConfig) -> nn.Module:
         """See ``TuningConfig.empty_model``."""
-        model = empty_base(base)
+        model = empty_base(base, load_base_config(base))
         self._choose(model)
         return model
 
@@ -141,23 +141,10 @@ def with_master_weights(base: BaseModelConfig) -> BaseModelConfig:
         )
     if base.dtype == "auto":
         return replace(base, dtype="float32")
-    if base.dtype not in ("float32", "fp32"):
+    if base.precision != "float32":
         _log.warning(
             "base.dtype=%s: weights that train are kept in it, and small updates are rounded away. Leave it "
             "out and set training.bf16=true to keep them in float32 and compute in bf16.",
             base.dtype,
         )
     return base
-
-
-def empty_base(base: BaseModelConfig) -> Any:
-    """A language model without its weights, on torch's current device."""
-    config = AutoConfig.from_pretrained(
-        base.name_or_path, revision=base.revision, trust_remote_code=base.trust_remote_code
-    )
-    return AutoModelForCausalLM.from_config(
-        config,
-        dtype=base.dtype,
-        attn_implementation=base.attn_implementation,
-        trust_remote_code=base.trust_remote_code,
-    )

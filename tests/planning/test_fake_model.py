@@ -8,8 +8,8 @@ from transformers import LlamaConfig
 
 from llama_adapter.data import DataConfig, SourceConfig
 from llama_adapter.errors import UserError
-from llama_adapter.models import BaseModelConfig, attach_adapter
-from llama_adapter.planning.fake_model import base_dtype, build_on_meta, load_base_config, to_fake_cpu
+from llama_adapter.models import BaseModelConfig, attach_adapter, load_base_config
+from llama_adapter.planning.fake_model import base_dtype, build_on_meta, to_fake_cpu
 from llama_adapter.training import TrainingConfig
 from llama_adapter.training.run import TrainConfig
 from tests.tiny import tiny_llama

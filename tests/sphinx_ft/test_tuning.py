@@ -185,7 +185,7 @@ def test_a_saved_model_goes_on(config, tmp_path):
     train(config())
     folder = tmp_path / "run" / "model"
     made = config(SphinxTuning(trainable="view_tokens"), output_dir=str(tmp_path / "second"))
-    made.base = BaseModelConfig(name_or_path=str(folder))
+    made.base = BaseModelConfig(name_or_path=str(folder), dtype="fp32")
     train(made)
     first, second = (
         SphinxForConditionalGeneration.from_pretrained(path)

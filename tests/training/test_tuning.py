@@ -11,8 +11,8 @@ from llama_adapter.data import DataConfig, SourceConfig, Turn
 from llama_adapter.errors import UserError
 from llama_adapter.generation.config import SamplingConfig, SessionConfig
 from llama_adapter.generation.session import Session
-from llama_adapter.models import BaseModelConfig, read_notes
-from llama_adapter.planning.fake_model import build_on_meta, load_base_config
+from llama_adapter.models import BaseModelConfig, load_base_config, read_notes
+from llama_adapter.planning.fake_model import build_on_meta
 from llama_adapter.training import TrainConfig, TrainingConfig, build_trainer, train
 from llama_adapter.training.groups import GroupConfig
 from llama_adapter.training.tuning import FullTuning
