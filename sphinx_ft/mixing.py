@@ -118,6 +118,13 @@ class EncoderMix(nn.Module):
         """Free the encoders whose weights are elsewhere; the next picture reads them again."""
         self._elsewhere.clear()
 
+    def take_in(self) -> None:
+        """Make those whose weights are elsewhere part of the model, without these weights: to plan with."""
+        for config in self.configs:
+            if config.name not in self.members:
+                self.members[config.name] = make_encoder(config)
+        self.requires_grad_(False).train(self.training)
+
     def zeros(self, views: int, like: Float[Tensor, "..."]) -> MixedFeatures:
         """Features of so many views that show nothing at all."""
         mixed = like.new_zeros(views, 1 + self.grid**2, self.mixed_width) if self.mixed_width else None

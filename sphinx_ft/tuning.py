@@ -6,7 +6,7 @@ run once per picture before training, and the features of all views are kept on 
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,13 @@ from llama_adapter.data.lengths import MEDIA_TOKENS
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, empty_base, load_base, load_base_config, load_tokenizer
 from llama_adapter.training.config import TrainingConfig
-from llama_adapter.training.tuning import Setup, TuningConfig
+from llama_adapter.training.tuning import PlannedImages, Setup, TuningConfig
 from sphinx_ft.collator import SphinxCollator
 from sphinx_ft.config import Places, SphinxConfig
 from sphinx_ft.encoders.base import EncoderConfig
 from sphinx_ft.feature_cache import CachedFeatures, cache_features
 from sphinx_ft.model import SphinxForConditionalGeneration
+from sphinx_ft.planned import planned_images
 from sphinx_ft.processor import SphinxProcessor
 from sphinx_ft.savings import savings
 from sphinx_ft.tokens import TokenConfig
@@ -88,12 +89,14 @@ class SphinxTuning(TuningConfig):
         self, base: BaseModelConfig, data: DataConfig, tokenizer: PreTrainedTokenizerBase
     ) -> Datasets:
         """See ``TuningConfig.prepared``; ``media_tokens`` says how many tokens images add to a row."""
-        saved = load_base_config(base)
-        config = saved if isinstance(saved, SphinxConfig) else self._config(saved)
-        return _rows(config, data, tokenizer)[0]
+        return _rows(self._planned(base), data, tokenizer)[0]
 
-    def empty_model(self, base: BaseModelConfig) -> nn.Module:
-        """See ``TuningConfig.empty_model``."""
+    def planned_images(self, base: BaseModelConfig, data: DataConfig) -> PlannedImages:
+        """See ``TuningConfig.planned_images``."""
+        return planned_images(self._planned(base), _is_live(data))
+
+    def empty_model(self, base: BaseModelConfig, data: DataConfig) -> nn.Module:
+        """See ``TuningConfig.empty_model``; encoders that run in steps are part of it."""
         saved = load_base_config(base)
         if isinstance(saved, SphinxConfig):
             self._refuse_settings(base)
@@ -101,8 +104,18 @@ class SphinxTuning(TuningConfig):
         else:
             text = empty_base(base, saved)
             model = SphinxForConditionalGeneration(self._config(text.config), text)
+        if _is_live(data):
+            model.encoders.take_in()
         set_trainable(model, self.trainable)
         return model
+
+    def _planned(self, base: BaseModelConfig) -> SphinxConfig:
+        """Settings of the model, which is not loaded."""
+        saved = load_base_config(base)
+        if isinstance(saved, SphinxConfig):
+            return saved
+        self._need_encoders(base)
+        return self._config(saved)
 
     def _model(self, base: BaseModelConfig) -> Any:
         """The model with its weights."""
@@ -115,14 +128,23 @@ class SphinxTuning(TuningConfig):
                 attn_implementation=base.attn_implementation,
             )
         random = [one.name for one in self.encoders if not one.elsewhere]
-        if random or not self.encoders:
-            found = f"of which {random} have no weights" if random else f"which is {self.encoders}"
-            raise UserError(
-                f"{base.name_or_path!r} is a language model that needs tuning.encoders, {found}. "
-                "List encoders with `weights`, or use a folder of `convert --kind sphinx` as base."
-            )
+        self._need_encoders(base, random)
         text = load_base(base)
         return SphinxForConditionalGeneration(self._config(text.config), text)
+
+    def _need_encoders(self, base: BaseModelConfig, random: Sequence[str] = ()) -> None:
+        """A language model becomes one that sees by encoders.
+
+        Raises:
+            UserError: there are none, or some with random weights.
+        """
+        if self.encoders and not random:
+            return
+        found = f"of which {random} have no weights" if random else f"which is {self.encoders}"
+        raise UserError(
+            f"{base.name_or_path!r} is a language model that needs tuning.encoders, {found}. "
+            "List encoders with `weights`, or use a folder of `convert --kind sphinx` as base."
+        )
 
     def _config(self, text_config: Any) -> SphinxConfig:
         """Settings of a new model."""
@@ -176,6 +198,11 @@ def _rows(
     rows = build_datasets(data, tokenizer, rule)
     sizes = {} if _is_streamed(data) or not data.attaches_media else _sizes(rows)
     return (_with_lengths(rows, config, sizes) if sizes else rows), sizes
+
+
+def _is_live(data: DataConfig) -> bool:
+    """Whether encoders run in every step."""
+    return data.images == "live" or _is_streamed(data)
 
 
 def _is_streamed(data: DataConfig) -> bool:

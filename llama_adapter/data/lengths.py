@@ -36,6 +36,14 @@ def rows_with_media(rows: Any) -> Bool[np.ndarray, " N"]:
     return np.array([bool(rows[at].get("media")) for at in range(len(rows))], dtype=bool)
 
 
+def media_tokens(rows: datasets.Dataset) -> Lengths:
+    """What a collator adds to each row: the column ``media_tokens``, or nothing without it."""
+    if MEDIA_TOKENS not in rows.column_names:
+        return np.zeros(len(rows), dtype=np.int64)
+    found = rows.select_columns([MEDIA_TOKENS]).with_format("numpy")[:][MEDIA_TOKENS]
+    return np.asarray(found, dtype=np.int64)
+
+
 def row_types(rows: Any) -> Int[np.ndarray, " N"]:
     """What every row counts as, numbered by name.
 
@@ -85,8 +93,6 @@ def row_lengths(rows: Any) -> Lengths:
             arrow.list_value_length(part["input_ids"]).to_numpy() for part in table.iter(batch_size=10_000)
         ]
         lengths = np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
-        if MEDIA_TOKENS in rows.column_names:
-            lengths += rows.select_columns([MEDIA_TOKENS]).with_format("numpy")[:][MEDIA_TOKENS]
-        return lengths
+        return lengths + media_tokens(rows)
     each = (rows[at] for at in range(len(rows)))
     return np.array([len(row["input_ids"]) + row.get(MEDIA_TOKENS, 0) for row in each], dtype=np.int64)

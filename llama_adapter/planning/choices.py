@@ -91,7 +91,7 @@ def compare(
     """
     found = list[Choice]()
     for precision in _precisions(simulation, device):
-        sizes = model_sizes(simulation.meta_model(precision.variant.dtype))
+        sizes = model_sizes(simulation.meta_model(precision.variant.dtype), precision.variant.autocast)
         for policy in POLICIES:
             tried = replace(precision, variant=replace(precision.variant, checkpointing=policy))
             batches = _Batches(simulation, workload, tried.variant)

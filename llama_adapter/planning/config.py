@@ -44,7 +44,7 @@ class PlanConfig(TrainConfig):
     """Their width, all levels together."""
 
     image_share: float = 1.0
-    """Share of the records with an image, where the data are not at hand and a conditioner trains."""
+    """Share of the records with an image, where the data are not at hand and the model sees."""
 
     compare: bool = True
     """Also plan other precisions, checkpointing policies, batches and ways to share the work: half a

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
@@ -57,6 +58,11 @@ class ModelSizes:
     """The largest of these weights."""
     linear_itemsize: int
     """Bytes of one of their elements."""
+    trained_at_once: int
+    """Of the layer that has most of them, and outside of layers: weights whose gradients are whole together
+    where a model is sharded."""
+    cast: float = 1.0
+    """Size of a weight as it computes beside the one it is kept in: 1/2 for bf16 and fp32."""
 
     @property
     def linear_numel(self) -> int:
@@ -71,14 +77,21 @@ class ModelSizes:
         return int(self.linear_numel * QUANTISED_BYTES[kind] + scales)
 
 
-def model_sizes(model: nn.Module) -> ModelSizes:
-    """Sizes of a model with its adapter."""
+def model_sizes(model: nn.Module, autocast: torch.dtype | None = None) -> ModelSizes:
+    """Sizes of a model with its adapter.
+
+    Args:
+        model: whose content is not looked at.
+        autocast: of mixed precision.
+    """
     parts = TrainedParts.of(model)
     named: Any = parts.language_model if parts.adapter is None else parts.adapter.get_base_model()
     names = set(getattr(named, "_no_split_modules", None) or [])
     blocks = [module for module in model.modules() if type(module).__name__ in names]
     in_blocks = [_num_bytes(block) for block in blocks]
     total = _num_bytes(model)
+    trained = [_num_bytes(block, trained=True) for block in blocks]
+    kept = max((weight.element_size() for weight in model.parameters()), default=1)
     linear = [weight for block in blocks for weight in _frozen_linear(block)]
     return ModelSizes(
         total=total,
@@ -88,6 +101,8 @@ def model_sizes(model: nn.Module) -> ModelSizes:
         linear_rows=sum(weight.shape[0] for weight in linear),
         largest_linear=max((weight.nbytes for weight in linear), default=0),
         linear_itemsize=linear[0].element_size() if linear else 1,
+        trained_at_once=max(trained, default=0) + _num_bytes(model, trained=True) - sum(trained),
+        cast=1.0 if autocast is None else min(1.0, autocast.itemsize / kept),
     )
 
 
@@ -128,12 +143,15 @@ def device_memory(
 def _sharded(parts: Mapping[str, int], sizes: ModelSizes, devices: int) -> dict[str, int]:
     """FSDP2: 1/N of everything; whole are the layer that runs, the next one, and what is in no layer.
 
-    The latter, embeddings and output head, are gathered at the start of a step and stay.
+    The latter, embeddings and output head, are gathered at the start of a step and stay. Weights are gathered
+    in the type that computes, so autocast copies none; gradients are in it too, and in that of the weights
+    while they are added up.
     """
-    shares = dict(parts)
+    shares = {part: size for part, size in parts.items() if part != CASTS}
     for part in (WEIGHTS, GRADIENTS, OPTIMIZER):
         shares[part] = -(-shares.get(part, 0) // devices)
-    shares[GATHERED] = 2 * sizes.largest_block + sizes.outside_blocks
+    gradients = sizes.trained_at_once * (1 if sizes.cast == 1 else 1 + sizes.cast)
+    shares[GATHERED] = int(sizes.cast * (2 * sizes.largest_block + sizes.outside_blocks) + gradients)
     return shares
 
 
@@ -148,5 +166,5 @@ def _frozen_linear(block: nn.Module) -> list[Shaped[Tensor, "..."]]:
     return [module.weight for module in maps if not module.weight.requires_grad]
 
 
-def _num_bytes(module: nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in module.parameters())
+def _num_bytes(module: nn.Module, trained: bool = False) -> int:
+    return sum(weight.nbytes for weight in module.parameters() if weight.requires_grad or not trained)

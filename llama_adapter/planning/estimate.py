@@ -35,6 +35,7 @@ from llama_adapter.planning.workload import (
     stated_workload,
 )
 from llama_adapter.quantization import Quantization
+from llama_adapter.training.tuning import PlannedImages
 
 SHOWN_DEVICES = ("a100-40gb", "a100-80gb", "h100", "h200", "l4", "rtx4090", "rtx3090", CPU)
 """Devices that every plan lists."""
@@ -56,6 +57,18 @@ class DevicePlan:
     def fits(self) -> bool:
         """Whether it fits."""
         return self.memory_bytes <= self.usable_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesBefore:
+    """Features that are computed once, before the first step."""
+
+    images: float
+    """Of all records."""
+    flops: float
+    """Of all encoders."""
+    seconds: float
+    """On one device."""
 
 
 @dataclass(kw_only=True)
@@ -106,6 +119,8 @@ class Plan:
     """Sums over an epoch's batches, on the devices asked for."""
     devices: list[DevicePlan] = field(default_factory=list)
     """The run on every device that is listed."""
+    features_before: FeaturesBefore | None = None
+    """What encoders compute before training, where features of a whole model's images are kept."""
     lower_layers: LowerLayers | None = None
     """What ``training.cache_lower_layers`` would save, where layers lie below the first adapted one."""
     choices: list[Choice] = field(default_factory=list)
@@ -140,13 +155,13 @@ def estimate(config: PlanConfig) -> Plan:
     features = feature_shape(config, config.feature_tokens, config.feature_width)
     simulation = Simulation(config, config.num_gpus, on_gpu=device.name != CPU, features=features)
     notes = simulation.notes
-    workload = find_workload(config, notes)
+    workload = find_workload(config, notes, simulation.images)
     variant, size = simulation.configured, workload.size(config.training)
     heaviest = workload.heaviest(size)
     cost = simulation.cost(variant, heaviest)
     clock = _Clock(config, simulation, workload)
     model = simulation.meta_model(variant.dtype)
-    sizes = model_sizes(model)
+    sizes = model_sizes(model, variant.autocast)
     sharing = configured_sharing(config)
     load = clock.load(size, config.num_gpus)
     return Plan(
@@ -173,6 +188,7 @@ def estimate(config: PlanConfig) -> Plan:
         load=load,
         devices=[clock.on(one, cost, sizes, sharing) for one in _shown(device)],
         lower_layers=clock.lower_layers(model, device),
+        features_before=_before(config, simulation, workload, device),
         choices=_choices(config, simulation, workload, device, clock) if config.compare else [],
         notes=notes,
     )
@@ -194,16 +210,18 @@ def this_device() -> Device:
     return found
 
 
-def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
-    """The records of an epoch: as stated, else from the data, else one row of full length and a note."""
-    longest, padding = config.data.max_length, config.padding_share
-    images = 0.0 if config.images is None else config.image_share
+def find_workload(config: PlanConfig, notes: list[str], shown: PlannedImages | None = None) -> Workload:
+    """The records of an epoch: as stated, else from the data, else one row of full length and a note.
+
+    Args:
+        config: of the plan.
+        notes: gets what is assumed.
+        shown: how the model sees images, if it does.
+    """
+    images = 0.0 if shown is None else config.image_share
+    image_tokens = 0 if shown is None else shown.tokens
+    longest, padding = config.data.max_length + (image_tokens if images else 0), config.padding_share
     apart = any(group.records != "all" for group in config.groups)
-    if config.tuning is not None and config.tuning.sees_images:
-        notes.append(
-            "Images count as the tokens that they are to the language model. What makes these of pixels, or "
-            "of kept features, is not counted: the encoders, and the projections between."
-        )
     if config.tokens_per_record is not None and config.records is not None:
         notes.append(
             f"Data as stated: {config.records:,} records of {config.tokens_per_record:g} tokens, "
@@ -221,7 +239,9 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
             apart,
         )
     try:
-        return measured_workload(config.data, config.base, config.training.batching, apart, config.tuning)
+        return measured_workload(
+            config.data, config.base, config.training.batching, apart, config.tuning, image_tokens
+        )
     except UserError as error:
         notes.append(
             f"Data not read, so time is for one record: {error} Or state them with --tokens-per-record and "
@@ -235,6 +255,17 @@ def find_workload(config: PlanConfig, notes: list[str]) -> Workload:
             batching=config.training.batching,
             images=float(images > 0),
         )
+
+
+def _before(
+    config: PlanConfig, simulation: Simulation, workload: Workload, device: Device
+) -> FeaturesBefore | None:
+    """What encoders compute once."""
+    if simulation.images is None or not simulation.images.flops_before or not workload.images:
+        return None
+    flops = simulation.images.flops_before * workload.images
+    rate = peak_rate(device, simulation.configured.is_half, bool(config.training.tf32))
+    return FeaturesBefore(images=workload.images, flops=flops, seconds=flops / (rate * config.mfu))
 
 
 def configured_sharing(config: PlanConfig) -> Sharing:
@@ -254,7 +285,8 @@ class _Clock:
         self.flops = fit_flops(
             lambda rows: _all_flops(simulation.cost(variant, rows)),
             min(typical, workload.longest),
-            simulation.features is not None and workload.images > 0,
+            simulation.images is not None and workload.images > 0,
+            simulation.images.tokens if simulation.images is not None else 0,
         )
 
     def load(self, size: int, devices: int) -> EpochLoad:
@@ -307,7 +339,9 @@ class _Clock:
             passes=2 * load.batches,
             weight_bytes=weights,
             dequantised_bytes=sizes.linear if quantised else 0,
-            gathered_bytes=int(sizes.total * (devices - 1) / devices) if sharing == "fsdp2" else 0,
+            gathered_bytes=int(sizes.cast * sizes.total * (devices - 1) / devices)
+            if sharing == "fsdp2"
+            else 0,
         )
         rate = peak_rate(device, variant.is_half, bool(self.config.training.tf32))
         return epoch_seconds(work, device, rate, self.config.mfu)

@@ -5,6 +5,7 @@ say they are on the CPU: operators, masks and attention kernels are chosen for t
 is not so on meta. It does not know what is done with the model.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from llama_adapter.multimodal import ImageConditionedModel
 from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.parts import TrainedParts
 from llama_adapter.training.run import TrainConfig
+from llama_adapter.training.tuning import Batch
 from llama_adapter.vision import empty_encoder
 
 
@@ -64,7 +66,7 @@ def build_on_meta(
         if config.tuning is None:
             whole = _adapted(empty_base(base, base_config), config, features)
         else:
-            whole = config.tuning.empty_model(base)
+            whole = config.tuning.empty_model(base, config.data)
     ParameterGroups(TrainedParts.of(whole), config.groups)  # freezes what is in none
     return whole
 
@@ -109,6 +111,36 @@ def feature_shape(config: TrainConfig, tokens: int | None, width: int | None) ->
             f"The image encoder is not at hand: {error} Or state its features with --feature-tokens and "
             "--feature-width (CLIP ViT-L/14 with projection: 257 and 768)."
         ) from error
+
+
+def show_conditioner(
+    features: FeatureShape,
+    pixels: Sequence[int] | None,
+    model: nn.Module,
+    batch: Batch,
+    has_image: Sequence[bool],
+) -> dict[str, Any]:
+    """A batch with what a conditioner takes of its images, see ``PlannedImages.show``.
+
+    Args:
+        features: of an image.
+        pixels: height and width of images that are encoded in the step; None where features are kept.
+        model: not looked at.
+        batch: of text.
+        has_image: which records have one.
+    """
+    del model
+    if not any(has_image):
+        return dict(batch)
+    seen = torch.tensor(has_image)
+    if pixels is not None:
+        return {**batch, "pixel_values": torch.zeros(sum(has_image), 3, *pixels), "has_image": seen}
+    tokens, width = features
+    return {
+        **batch,
+        "features": torch.zeros(len(seen), tokens, width, dtype=torch.float16),
+        "feature_mask": seen[:, None].expand(-1, tokens),
+    }
 
 
 def to_fake_cpu(model: nn.Module, mode: FakeTensorMode) -> nn.Module:

@@ -55,16 +55,19 @@ class FlopModel:
         return text + self.per_batch * batches + conditioner + self.per_image * images
 
 
-def fit_flops(count: Callable[[Sequence[Row]], int], length: int, sees: bool = False) -> FlopModel:
+def fit_flops(
+    count: Callable[[Sequence[Row]], int], length: int, sees: bool = False, image_tokens: int = 0
+) -> FlopModel:
     """Finds the coefficients.
 
     Args:
         count: FLOPs of a batch of these rows.
         length: a typical T.
         sees: whether records have images.
+        image_tokens: of a row that are those of an image.
     """
-    short = max(4, length // 2)
-    middle, long = short + 2, max(8, length)
+    short = max(4, length // 2, 2 + image_tokens if sees else 0)
+    middle, long = short + 2, max(short + 4, length)
     # three lengths tell tokens and their squares from the rest, two rows tell rows from batches; the first
     # token of a row is never a target, rows label their last ones
     first = [Row(tokens, 1) for tokens in (short, middle, long)]

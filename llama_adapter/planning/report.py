@@ -56,6 +56,11 @@ def closing(plan: Plan) -> Iterator[str]:
     """What follows from the plan: whether it fits and what to do, then the assumptions."""
     yield _verdict(plan)
     yield from plan.notes
+    if (before := plan.features_before) is not None:
+        yield (
+            f"Features of {before.images:,.0f} images are computed once, before training: "
+            f"{readable(before.flops, 1000, 'FLOP')}, {duration(before.seconds)} on one {plan.device.device}."
+        )
     if plan.lower_layers is not None:
         yield _lower_layers(plan.lower_layers, plan.epochs)
     yield (

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from llama_adapter.planning.fake_model import (
     FeatureShape,
     base_dtype,
     build_on_meta,
+    show_conditioner,
     to_fake_cpu,
 )
 from llama_adapter.planning.step import Row, StepCost, StepSettings, measure_step
@@ -31,6 +32,7 @@ from llama_adapter.training.activation_memory import CheckpointingPolicy, settle
 from llama_adapter.training.labelled_loss import CHUNK_ROWS, GPU_CHUNK_ROWS
 from llama_adapter.training.presets import accumulation_for
 from llama_adapter.training.run import TrainConfig
+from llama_adapter.training.tuning import PlannedImages
 from llama_adapter.vision import empty_encoder
 
 POLICIES: tuple[CheckpointingPolicy, ...] = ("none", "selective", "mlp", "layer")
@@ -70,8 +72,10 @@ class Simulation:
     ) -> None:
         self.config = config
         self.features = features
-        """Of an image; None for a run without."""
+        """Of an image that a conditioner takes; None for a run without."""
         self.base_config = load_base_config(config.base)
+        self.images = self._find_images()
+        """How steps show images; None for a model that sees none."""
         default = GPU_CHUNK_ROWS if on_gpu else CHUNK_ROWS
         self._chunk_rows = config.training.loss_chunk_rows or default
         self.accumulation = accumulation_on(config.training, devices)
@@ -125,8 +129,7 @@ class Simulation:
             loss_kernel=self.config.training.loss_kernel,
             loss_chunk_rows=self._chunk_rows,
             use_cache=self.config.training.use_cache,
-            features=self.features,
-            pixels=self._pixels,
+            show=None if self.images is None else self.images.show,
             accumulates=self.accumulation > 1,
         )
         try:
@@ -140,13 +143,15 @@ class Simulation:
                 "peak_memory_gib."
             ) from error
 
-    @cached_property
-    def _pixels(self) -> tuple[int, int] | None:
-        """Size of the encoder's images, where it runs in the step."""
-        if self.config.vision is None or self.config.data.images != "live":
+    def _find_images(self) -> PlannedImages | None:
+        """Of a model that trains as a whole, or of a conditioner."""
+        if self.config.tuning is not None:
+            return self.config.tuning.planned_images(self.config.base, self.config.data)
+        if self.features is None or self.config.vision is None:
             return None
-        height, width = empty_encoder(self.config.vision).image_size
-        return height, width
+        live = self.config.data.images == "live"
+        pixels = empty_encoder(self.config.vision).image_size if live else None
+        return PlannedImages(show=partial(show_conditioner, self.features, pixels))
 
     def _find_optimizer(self) -> Any:
         kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(self.config.training)

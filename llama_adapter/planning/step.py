@@ -28,6 +28,7 @@ from llama_adapter.training.labelled_loss import LabelledLoss, LossKernel
 from llama_adapter.training.loss import IGNORED, LabelledPositions
 from llama_adapter.training.packing import packed_inputs
 from llama_adapter.training.parts import TrainedParts
+from llama_adapter.training.tuning import Batch
 
 
 def _attention_flops(query: Sequence[int], key: Sequence[int], *rest: Any, **options: Any) -> int:
@@ -119,10 +120,8 @@ class StepSettings:
     """Likewise."""
     use_cache: bool = False
     """Whether the model keeps keys and values as for generation; the trainer sets it in the configuration."""
-    features: tuple[int, int] | None = None
-    """Tokens and width of an image's features; None for a model that sees none."""
-    pixels: tuple[int, int] | None = None
-    """Height and width of images that are encoded in the step; None where features are kept."""
+    show: Callable[[nn.Module, Batch, Sequence[bool]], dict[str, Any]] | None = None
+    """Puts images into a batch, see ``PlannedImages``; None for a model that sees none."""
     accumulates: bool = False
     """Whether gradients of an earlier micro-batch are there already."""
 
@@ -171,7 +170,9 @@ def measure_step(
             _create_state(optimizer, trainable, timeline)
         if settings.accumulates:
             _create_gradients(trainable, timeline)
-        batch = make_batch(rows) | _images(rows, settings)
+        batch: dict[str, Any] = make_batch(rows)
+        if settings.show is not None:
+            batch = settings.show(model, batch, records_with_images(rows))
         cost = _step(model, batch, settings, timeline, optimizer)
     undo()
     return cost
@@ -179,7 +180,7 @@ def measure_step(
 
 def _step(
     model: nn.Module,
-    batch: dict[str, Shaped[Tensor, "..."]],
+    batch: dict[str, Any],
     settings: StepSettings,
     timeline: MemoryTimeline,
     optimizer: torch.optim.Optimizer | None,
@@ -212,9 +213,7 @@ def _step(
     )
 
 
-def training_loss(
-    model: nn.Module, batch: dict[str, Shaped[Tensor, "..."]], settings: StepSettings
-) -> Float[Tensor, ""]:
+def training_loss(model: nn.Module, batch: dict[str, Any], settings: StepSettings) -> Float[Tensor, ""]:
     """The trainer's loss of a micro-batch, with its scope: only the loss is left when it returns.
 
     Args:
@@ -276,21 +275,9 @@ def make_batch(rows: Sequence[Row]) -> dict[str, Int[Tensor, "B T"]]:
     }
 
 
-def _images(rows: Sequence[Row], settings: StepSettings) -> dict[str, Shaped[Tensor, "..."]]:
-    """What a batch has of its images: pixels, or features as a cache keeps them."""
-    if settings.features is None or not any(row.has_image for row in rows):
-        return {}
-    has_image = torch.tensor([row.has_image for row in rows for _ in range(row.records or 1)])
-    if settings.pixels is not None:
-        return {
-            "pixel_values": torch.zeros(int(has_image.sum()), 3, *settings.pixels),
-            "has_image": has_image,
-        }
-    tokens, width = settings.features
-    return {
-        "features": torch.zeros(len(has_image), tokens, width, dtype=torch.float16),
-        "feature_mask": has_image[:, None].expand(-1, tokens),
-    }
+def records_with_images(rows: Sequence[Row]) -> list[bool]:
+    """Which records of a batch have an image, as ``make_batch`` places them."""
+    return [row.has_image for row in rows for _ in range(row.records or 1)]
 
 
 @contextmanager

@@ -32,6 +32,9 @@ _SMALL = 4096
 
 _FUSED_OPTIMIZERS = {f"aten::_fused_{name}_" for name in ("adam", "adamw", "sgd", "adagrad")}
 
+_GROUPED = "aten::_grouped_mm"
+"""Products of a mixture's experts; torch has their shapes in 16 bit only."""
+
 _CREATED_IN = {"forward": ACTIVATIONS, "backward": WORKING, "optimizer": WORKING}
 
 
@@ -111,6 +114,9 @@ class MemoryTimeline(TorchDispatchMode):
                 return made
         elif func._schema.name in _FUSED_OPTIMIZERS:
             return None
+        elif func._schema.name == _GROUPED and args[0].dtype == torch.float32:
+            half = [leaf.bfloat16() if _is_float(leaf) else leaf for leaf in args]
+            return func(*half, **kwargs).float()
         return func(*args, **kwargs)
 
     def _part_of(self, func: Any, args: tuple[Any, ...], created: Shaped[Tensor, "..."]) -> str:
@@ -143,3 +149,7 @@ class MemoryTimeline(TorchDispatchMode):
         part, size = self._parts.pop(key)
         del self._watchers[key]
         self._now[part] -= size
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()

@@ -14,14 +14,14 @@ from typing import Any
 import datasets
 import numpy
 import pyarrow.compute as arrow
-from jaxtyping import Bool, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from llama_adapter.data import DataConfig, build_datasets
 from llama_adapter.data.batch_statistics import batches_of_rows
 from llama_adapter.data.batching import BatchRules, Plan, batches_per_epoch, plan_epoch, token_budget
 from llama_adapter.data.encoding import IGNORE
-from llama_adapter.data.lengths import row_lengths, rows_with_media
+from llama_adapter.data.lengths import media_tokens, row_lengths, rows_with_media
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_tokenizer
 from llama_adapter.planning.step import Row
@@ -64,7 +64,7 @@ class EpochLoad:
     """The sum of B T T, by which attention grows."""
     records: int
     """All records."""
-    images: int = 0
+    images: float = 0.0
     """Images of all records."""
     seeing_records: int = 0
     """Records of batches in which one has an image."""
@@ -93,15 +93,15 @@ class Workload:
     """Stated share of padding; only where lengths are stated too."""
     measured: bool = True
     """Whether lengths come from the data."""
-    has_image: Bool[ndarray, " records"] | None = None
-    """Which records have an image; None for none."""
+    images_of: Float[ndarray, " records"] | None = None
+    """Images of each record; None for none. One of which a part is skipped counts as the rest of it."""
     apart: bool = False
     """Whether records with and without an image are in batches of their own, as joint training has them."""
 
     @property
-    def images(self) -> int:
-        """How many records have an image."""
-        return 0 if self.has_image is None else int(self.has_image.sum())
+    def images(self) -> float:
+        """Images of all records."""
+        return 0.0 if self.images_of is None else float(self.images_of.sum())
 
     @property
     def statistics(self) -> TokenStatistics:
@@ -159,7 +159,7 @@ class Workload:
         packed = self.batching == "packed"
         plan = [numpy.array(batch) for batch in self._plan(size, devices, seed) if len(batch)]
         held = [self.lengths[batch] for batch in plan]
-        sees = [self.has_image is not None and bool(self.has_image[batch].any()) for batch in plan]
+        sees = [self.images_of is not None and bool(self.images_of[batch].any()) for batch in plan]
         counts = numpy.array([1 if packed else len(part) for part in held])
         widths = numpy.array([part.sum() if packed else part.max() for part in held]) / (1 - self.padding)
         batches = -(-len(held) // devices)
@@ -178,9 +178,9 @@ class Workload:
 
     def _plan(self, size: int, devices: int, seed: int) -> Plan:
         """Batches of all devices, as numbers of records."""
-        if not self.apart or self.has_image is None:
+        if not self.apart or self.images_of is None:
             return self._batches(numpy.arange(len(self.lengths)), size, devices, seed)
-        kinds = (numpy.flatnonzero(self.has_image), numpy.flatnonzero(~self.has_image))
+        kinds = (numpy.flatnonzero(self.images_of), numpy.flatnonzero(self.images_of == 0))
         return [batch for kind in kinds if len(kind) for batch in self._batches(kind, size, devices, seed)]
 
     def _batches(self, records: Int[ndarray, " some"], size: int, devices: int, seed: int) -> Plan:
@@ -200,6 +200,7 @@ def measured_workload(
     batching: Batching = "rows",
     apart: bool = False,
     tuning: TuningConfig | None = None,
+    image_tokens: int = 0,
 ) -> Workload:
     """The records of the training data, tokenised as for training.
 
@@ -208,7 +209,9 @@ def measured_workload(
         base: whose tokenizer it is.
         batching: how rows become batches.
         apart: whether records with and without an image are kept apart.
-        tuning: of a model that trains as a whole; images are then tokens of its rows.
+        tuning: of a model that trains as a whole.
+        image_tokens: of a whole image, where the model sees images as tokens of its rows; images are then
+            counted by their tokens.
 
     Raises:
         UserError: the data or the tokenizer cannot be read, or the data are streamed and have no length.
@@ -230,7 +233,7 @@ def measured_workload(
         labelled=_labelled_counts(rows),
         longest=int(lengths.max()),
         batching=batching,
-        has_image=rows_with_media(rows) if tuning is None else None,
+        images_of=media_tokens(rows) / image_tokens if image_tokens else rows_with_media(rows).astype(float),
         apart=apart,
     )
 
@@ -290,7 +293,7 @@ def stated_workload(
         padding=padding,
         measured=False,
         batching=batching,
-        has_image=_spread(images, records) > 0,
+        images_of=_spread(images, records).astype(float),
         apart=apart,
     )
 

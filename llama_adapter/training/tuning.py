@@ -10,11 +10,12 @@ train are kept in float32 unless another precision is asked for, so that small u
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-from torch import nn
+from jaxtyping import Shaped
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from llama_adapter.data import DataConfig, Datasets, build_datasets
@@ -40,6 +41,23 @@ class Setup:
     """What adds media to the batches of a collator."""
     processor: Any = None
     """What is saved beside a whole model, if that is more than its tokenizer."""
+
+
+Batch: TypeAlias = Mapping[str, Shaped[Tensor, "..."]]
+"""What a collator makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedImages:
+    """How images get into the batches of a step that is planned."""
+
+    show: Callable[[nn.Module, Batch, Sequence[bool]], dict[str, Any]]
+    """Takes the model, a batch of text and which of its records have an image; gives the batch with images,
+    whose tensors are made like the model's, so without content where those have none."""
+    tokens: int = 0
+    """Of a row that are those of an image, where the model sees images as tokens."""
+    flops_before: int = 0
+    """Operations for an image before training, where its features are kept."""
 
 
 @dataclass(kw_only=True)
@@ -69,12 +87,21 @@ class TuningConfig(ABC):
         return build_datasets(data, tokenizer)
 
     @abstractmethod
-    def empty_model(self, base: BaseModelConfig) -> nn.Module:
+    def empty_model(self, base: BaseModelConfig, data: DataConfig) -> nn.Module:
         """The model without its weights, for planning: on torch's current device, trainable as in a run.
 
         Raises:
             UserError: its settings cannot be read.
         """
+
+    def planned_images(self, base: BaseModelConfig, data: DataConfig) -> PlannedImages | None:
+        """How a planned step shows the model images; None for one that sees none.
+
+        Raises:
+            UserError: the model's settings cannot be read.
+        """
+        del base, data
+        return None
 
 
 @dataclass(kw_only=True)
@@ -104,8 +131,9 @@ class FullTuning(TuningConfig):
             rows = self.prepared(base, data, tokenizer)
         return Setup(model, tokenizer, rows, lambda collate: collate)
 
-    def empty_model(self, base: BaseModelConfig) -> nn.Module:
+    def empty_model(self, base: BaseModelConfig, data: DataConfig) -> nn.Module:
         """See ``TuningConfig.empty_model``."""
+        del data
         model = empty_base(base, load_base_config(base))
         self._choose(model)
         return model

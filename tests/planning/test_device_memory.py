@@ -71,7 +71,20 @@ def test_ddp_adds_its_buckets_and_fsdp_shares(model):
     assert sharded[WEIGHTS] == -(-sizes.total // 4)
     assert sharded[OPTIMIZER] == 35
     assert sharded[ACTIVATIONS] == 10_000
-    assert sharded[GATHERED] == 2 * sizes.largest_block + sizes.outside_blocks
+    gradients = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad) // 2  # two layers
+    assert sharded[GATHERED] == 2 * sizes.largest_block + sizes.outside_blocks + gradients
+    assert CASTS not in sharded
+
+
+def test_sharded_weights_are_gathered_in_the_type_that_computes():
+    base = tiny_llama()
+    kept, mixed = model_sizes(base), model_sizes(base, torch.bfloat16)
+    assert (kept.cast, mixed.cast) == (1, 0.5)
+    whole = kept.largest_block + kept.outside_blocks
+    assert kept.trained_at_once == whole
+    plain, half = (device_memory(cost(sizes), sizes, H100, "fsdp2", 4)[GATHERED] for sizes in (kept, mixed))
+    assert plain == 2 * kept.largest_block + kept.outside_blocks + whole
+    assert half == (2 * kept.largest_block + kept.outside_blocks) // 2 + whole * 3 // 2
 
 
 def test_a_quantised_base_is_smaller_but_turned_back_map_by_map(model):

@@ -130,7 +130,11 @@ def test_accumulation_keeps_gradients_during_the_forward_pass():
     assert accumulating.peak.total >= without.peak.total
 
 
-def test_a_mixture_of_experts_in_bf16():
+@pytest.mark.parametrize(
+    ("dtype", "autocast"),
+    [(torch.bfloat16, None), (torch.float32, None), (torch.float32, torch.bfloat16)],
+)
+def test_a_mixture_of_experts(dtype, autocast):
     config = MixtralConfig(
         num_hidden_layers=2,
         hidden_size=64,
@@ -142,12 +146,12 @@ def test_a_mixture_of_experts_in_bf16():
     )
 
     def mixture(device):
-        model = MixtralForCausalLM(config).bfloat16().requires_grad_(False)
+        model = MixtralForCausalLM(config).to(dtype).requires_grad_(False)
         return get_peft_model(model, ADAPTERS["lora"]()).to(device)
 
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake = measure_step(to_fake_cpu(mixture("meta"), mode), EVEN, StepSettings(), mode)
-    assert fake == measure_step(mixture("cpu"), EVEN, StepSettings())
+    mode, settings = FakeTensorMode(allow_non_fake_inputs=True), StepSettings(autocast=autocast)
+    fake = measure_step(to_fake_cpu(mixture("meta"), mode), EVEN, settings, mode)
+    assert fake == measure_step(mixture("cpu"), EVEN, settings)
     tokens, weights = 48, 2 * 2 * 3 * 64 * 96  # two layers, two experts for every token
     assert fake.forward_flops > 2 * tokens * weights
 

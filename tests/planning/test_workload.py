@@ -98,8 +98,8 @@ def test_stated_padding_and_labels_reach_batches():
     st.integers(1, 5),
 )
 def test_records_beside_an_image_are_counted(sees, batching, rows):
-    has_image = numpy.array(sees)
-    mixed = replace(workload([7] * len(sees)), batching=batching, has_image=has_image)
+    images = numpy.array(sees, dtype=float)
+    mixed = replace(workload([7] * len(sees)), batching=batching, images_of=images)
     size = rows if batching == "rows" else 7 * rows
     load = mixed.epoch(size, 1, 1)
     assert load.images == sum(sees) <= load.seeing_records <= len(sees)

@@ -26,6 +26,7 @@ from sphinx_ft.encoders.registry import make_encoder
 from sphinx_ft.tuning import SphinxTuning
 from tests.sphinx_ft.tiny import CLIP, CONVNEXT, DINOV2, QFORMER, picture, tiny_model
 from tests.tiny import CHAT_TEMPLATE, byte_tokenizer
+from tests.training.counted_runs import planned, trained
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZES = {"wide": (80, 40), "tall": (20, 60), "square": (50, 50)}
@@ -268,7 +269,7 @@ def test_every_example_runs_in_small(file, tmp_path, tiny_base, encoders, record
 def test_empty_models_are_those_of_a_run(config, tmp_path):
     made = config()
     with torch.device("meta"):
-        empty = made.tuning.empty_model(made.base)
+        empty = made.tuning.empty_model(made.base, made.data)
     trained = {name: weight.shape for name, weight in empty.named_parameters() if weight.requires_grad}
     model = build_trainer(made).model
     assert trained == {n: weight.shape for n, weight in model.named_parameters() if weight.requires_grad}
@@ -283,7 +284,39 @@ def test_a_run_is_planned_with_its_images_as_tokens(config):
     assert not any("int8" in choice.precision for choice in found.choices)
     trained = [weight.numel() for weight in trainer.model.parameters() if weight.requires_grad]
     assert found.trainable == sum(trained)
-    assert any("encoders" in note for note in found.notes)
+    images = sum(len(media) for media in trainer.train_dataset["media"])
+    assert 0 < found.load.images <= images
+    assert found.features_before.images == found.load.images
+    assert found.features_before.flops > 0
+
+
+@pytest.mark.parametrize("images", ["cached", "live"])
+@pytest.mark.parametrize("skip", ["never", "shared"])
+def test_a_run_takes_the_operations_that_were_planned(config, images, skip, encoders):
+    views = ViewConfig(image_size=56, rows=2, columns=2, padding="end")
+    tuning = SphinxTuning(encoders=encoders, views=views, tokens=TokenConfig(grid=2, skip=skip))
+    settings = {"per_device_train_batch_size": 1, "checkpointing": "none", "max_steps": 8}
+    made = config(tuning, {"images": images}, **settings)
+    whole = tuning.planned_images(made.base, made.data).tokens
+
+    def sums(batch):
+        ids = batch["input_ids"]
+        seen = int((ids >= 259).sum()) / whole  # ids beyond the tokenizer's are those of images
+        return {
+            "padded": ids.numel(),
+            "squares": ids.numel() * ids.shape[1],
+            "labelled": int((batch["labels"] >= 0).sum()),
+            "blind_rows": 0 if seen else 1,
+            "seeing_records": 1 if seen else 0,
+            "images": seen,
+        }
+
+    flops = planned(made).flops
+    steps, batches = trained(made, sums)
+    assert {batch["images"] > 1 for batch in batches} == {True, False}
+    exact = skip == "never" or images == "cached"
+    predicted = [flops.of(**batch) for batch in batches]
+    assert predicted == pytest.approx(steps, rel=0.005 if exact else 0.1)
 
 
 def test_what_cannot_be_is_refused(config, encoders, tmp_path, tiny_base):

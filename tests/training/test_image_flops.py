@@ -1,40 +1,13 @@
 """FLOPs that are planned for a run with images, beside those of the run itself."""
 
-from dataclasses import fields
-
 import pytest
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import TrainerCallback
 
 from llama_adapter.data import SourceConfig
-from llama_adapter.planning import PlanConfig, estimate
-from llama_adapter.planning.step import FLOP_FORMULAS
-from llama_adapter.training import TrainConfig, build_trainer
+from tests.training.counted_runs import planned, trained
 from tests.training.image_runs import image_config, write_records
 
 SIGHTED = (1, 5, 6, 9)
 """Few of sixteen, so that batches of two hold two images, one or none."""
-
-
-class Counting(TrainerCallback):
-    """FLOPs of every step but the first, which also tries the model out."""
-
-    def __init__(self):
-        self.steps = []
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.counter = FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS)
-        self.counter.__enter__()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.counter.__exit__(None, None, None)
-        self.steps.append(self.counter.get_total_flops())
-
-
-def planned(config):
-    """What the planner says of a run, for this machine."""
-    settings = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
-    return estimate(PlanConfig(**settings, compare=False, gpu="a100-80gb"))
 
 
 def sums(batch):
@@ -53,20 +26,6 @@ def sums(batch):
     }
 
 
-def trained(config):
-    """FLOPs of a run's steps and the sums of their batches, without the first step."""
-    counting, batches = Counting(), []
-    trainer = build_trainer(config)
-    trainer.add_callback(counting)
-    loss = trainer.compute_loss
-    trainer.compute_loss = lambda model, batch, *rest, **more: (
-        batches.append(sums(batch)),
-        loss(model, batch, *rest, **more),
-    )[1]
-    trainer.train()
-    return counting.steps[1:], batches[1:]
-
-
 @pytest.mark.parametrize(
     ("kind", "images"),
     [("global_features", "cached"), ("visual_queries", "cached"), ("visual_queries", "live")],
@@ -83,7 +42,7 @@ def test_a_run_with_images_takes_what_was_planned(kind, images, tmp_path, chat_b
         checkpointing="none",
     )
     flops = planned(config).flops
-    steps, batches = trained(config)
+    steps, batches = trained(config, sums)
     assert {batch["images"] for batch in batches} >= {0, 1}
     predicted = [flops.of(**batch) for batch in batches]
     assert predicted == pytest.approx(steps, rel=0.02)
