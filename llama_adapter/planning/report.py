@@ -37,7 +37,7 @@ def as_json(plan: Plan) -> str:
 def as_tables(plan: Plan) -> dict[str, Table]:
     """Heading -> table: parameters; data; memory; FLOPs; devices; choices."""
     tables = {
-        f"Parameters of {plan.base} ({plan.precision}) with its adapter": _parameters(plan),
+        f"Parameters of {plan.base} ({plan.precision})": _parameters(plan),
         "Data of an epoch": _data(plan),
         f"Memory of one {plan.device.device}, {plan.rows} x {plan.length} tokens, checkpointing: "
         f"{plan.checkpointing}": _memory(plan),
