@@ -15,10 +15,11 @@ questions in as many steps; what differs is the grid, and whether views of paddi
 
 import json
 import random
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -51,6 +52,8 @@ ARMS = {
     "10 views, skip tokens": (3, True),
 }
 """Rows and columns of sub-images, and whether views of padding alone are skipped."""
+TIMED_STEPS = 12
+"""Of each arm in a round."""
 VIEW = 112
 """Side of a view in pixels."""
 
@@ -73,7 +76,7 @@ class Study:
     """Stage of the encoder: 3 has 7 x 7 places for a view, each of 16 pixels."""
     grid: int = 7
     """Rows and columns of the common grid."""
-    epochs: float = 6.0
+    epochs: float = 1.0
     """Passes over the training pictures."""
     rows_per_step: int = 8
     """Pictures in one step; each comes with all questions about it."""
@@ -83,6 +86,11 @@ class Study:
     """Peak rate of projection and marks."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Of first weights and order."""
+    logging_steps: int = 20
+    """Steps between two lines of the log; a run has at least two."""
+    timing_rounds: int = 0
+    """With more than 0 nothing is trained to its end: the arms take a few steps in turn, so often, and the
+    medians replace what the runs noted, during which the machine may have been busy."""
     output_dir: Path = Path("runs/resolution")
     """Models, results and the plot."""
 
@@ -96,14 +104,22 @@ def main(study: Study) -> None:
     base = small_base(study)
     dialogs = {split: write_dialogs(study, split) for split in ("train", "test")}
     done = folder / "results.json"
-    results: dict[str, dict[str, Any]] = json.loads(done.read_text()) if done.is_file() else {}
-    for seed in study.seeds:
+    if study.timing_rounds:
+        done.write_text(json.dumps(timed(study, results_in(done), base, dialogs), indent=1) + "\n")
+    for seed in [] if study.timing_rounds else study.seeds:
         for arm in study.arms:
-            if (name := f"{arm}, seed {seed}") not in results:
-                results[name] = run_arm(study, arm, seed, base, dialogs)
-                done.write_text(json.dumps(results, indent=1) + "\n")
+            if (name := f"{arm}, seed {seed}") not in results_in(done):
+                result = run_arm(study, arm, seed, base, dialogs)
+                # read again: other arms may run beside this one
+                done.write_text(json.dumps({**results_in(done), name: result}, indent=1) + "\n")
+    results = results_in(done)
     console.print(table_of(results))
     plot(results, folder / "resolution.png")
+
+
+def results_in(path: Path) -> dict[str, dict[str, Any]]:
+    """What arms have found so far, by arm and seed."""
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def small_base(study: Study) -> Path:
@@ -191,10 +207,30 @@ def run_config(study: Study, tuning: SphinxTuning, base: Path, folder: Path, see
             max_grad_norm=8.0,
             bf16=True,
             save_strategy="no",
-            logging_steps=20.0,
+            logging_steps=study.logging_steps,
             seed=seed,
         ),
     )
+
+
+def timed(
+    study: Study, results: dict[str, dict[str, Any]], base: Path, dialogs: dict[str, Path]
+) -> dict[str, dict[str, Any]]:
+    """The results with seconds per step of interleaved runs: their median, and the fastest and slowest."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for _ in range(study.timing_rounds):
+        for arm in study.arms:
+            folder = study.output_dir / study.domain / "timing"
+            config = run_config(study, tuning_of(study, arm), base, folder, 0)
+            config.data.train = [SourceConfig(path=str(dialogs["train"]), format="llava")]
+            config.training.max_steps, config.training.logging_steps = TIMED_STEPS, 1
+            train(config)
+            log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+            found[arm].append(seconds_per_step(log))
+    for name, result in results.items():
+        if times := found.get(name.rpartition(", seed ")[0]):
+            result |= {"seconds_per_step": median(times), "fastest_and_slowest": [min(times), max(times)]}
+    return results
 
 
 def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Path]) -> dict[str, Any]:
@@ -202,11 +238,8 @@ def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Pa
     folder = study.output_dir / study.domain / f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
     config = run_config(study, tuning_of(study, arm), base, folder, seed)
     config.data.train = [SourceConfig(path=str(dialogs["train"]), format="llava")]
-    started = time.monotonic()
     train(config)
-    seconds = time.monotonic() - started
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    steps = max(record["step"] for record in log if "step" in record)
     rows = [json.loads(line) for line in dialogs["test"].read_text().splitlines()]
     sizes = [(row["asked"][0]["width"], row["asked"][0]["height"]) for row in rows]
     saved = SphinxConfig.from_pretrained(str(folder / "model"))
@@ -215,10 +248,16 @@ def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Pa
         "accuracy": ask(folder / "model", rows),
         "tokens_per_image": counted.kept_tokens / counted.images,
         "encoder_gflop_per_image": counted.kept_flops / counted.images / 1e9,
-        "seconds_per_step": seconds / steps,
-        "steps": steps,
+        "seconds_per_step": seconds_per_step(log),
+        "steps": max(record["step"] for record in log if "step" in record),
         "loss": [record["loss"] for record in log if "loss" in record][-1],
     }
+
+
+def seconds_per_step(log: list[dict[str, Any]]) -> float:
+    """The median over the run: the features of all pictures come before it, and other work beside it."""
+    marks = [(record["step"], record["time"]) for record in log if "loss" in record]
+    return median((end - start) / (to - since) for (since, start), (to, end) in pairwise(marks))
 
 
 def ask(model: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -255,7 +294,9 @@ def table_of(results: dict[str, dict[str, Any]]) -> Table:
     table = Table(
         "arm", *kinds, "tokens per image", "GFLOP of the encoder", "seconds per step", title="Accuracy"
     )
-    for arm, runs in by_arm(results).items():
+    runs_of = by_arm(results)
+    for arm in (arm for arm in ARMS if arm in runs_of):
+        runs = runs_of[arm]
         means = [sum(run["accuracy"][kind] for run in runs) / len(runs) for kind in kinds]
         costs = [
             sum(run[cost] for run in runs) / len(runs)
@@ -266,22 +307,28 @@ def table_of(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Accuracy against tokens per image and against seconds per step."""
+    """Accuracy against tokens per image and against seconds per step; hollow where views are skipped."""
     from matplotlib import pyplot
 
+    runs_of = by_arm(results)
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for axis, cost, label in (
         (axes[0], "tokens_per_image", "tokens per image"),
         (axes[1], "seconds_per_step", "seconds per step"),
     ):
-        for arm, runs in by_arm(results).items():
-            axis.scatter(
-                [run[cost] for run in runs], [100 * run["accuracy"]["all"] for run in runs], label=arm, s=60
-            )
+        for arm in (arm for arm in ARMS if arm in runs_of):
+            cells, skips = ARMS[arm]
+            colour = f"C{cells}"
+            for run in runs_of[arm]:
+                x, y = run[cost], 100 * run["accuracy"]["all"]
+                axis.scatter(x, y, s=70, color="none" if skips else colour, edgecolors=colour, linewidths=2)
+                near = (0, 9) if skips else (0, -16)
+                axis.annotate(arm, (x, y), near, textcoords="offset points", ha="center", fontsize=8)
         axis.set_xlabel(label)
+        axis.set_xlim(0, 1.15 * max(run[cost] for run in results.values()))
+        axis.set_ylim(0, 112)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("right answers, %")
-    axes[0].legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

@@ -23,7 +23,6 @@ from rich.table import Table
 from sphinx_resolution import Study, ask, run_config, small_base, tuning_of, write_dialogs
 
 from llama_adapter.data import SourceConfig
-from llama_adapter.models import BaseModelConfig
 from llama_adapter.training import train
 from sphinx_ft.tuning import SphinxTuning
 from sphinx_ft.weight_mix.sweep import Point, draw_curve, sweep_beta
@@ -34,9 +33,11 @@ DOMAINS = ("marks", "codes")
 def main(
     pictures: Path = Path("data/one_mark"),
     arm: str = "5 views, skip tokens",
-    shared_epochs: float = 2.0,
-    own_epochs: float = 3.0,
+    shared_epochs: float = 0.5,
+    own_epochs: float = 0.5,
+    ancestor: Path | None = None,
     betas: list[float] | None = None,
+    asked: int = 150,
     output_dir: Path = Path("runs/weight_mix"),
 ) -> None:
     """Train the ancestor and the two parents, mix them and ask every mixture.
@@ -46,7 +47,10 @@ def main(
         arm: views of the model, an arm of `sphinx_resolution.py`.
         shared_epochs: passes of the ancestor over both domains.
         own_epochs: passes of a parent over its own.
+        ancestor: folder of a model to begin with, such as one of `sphinx_resolution.py`, in place of one that
+            is trained on both domains.
         betas: weights of the parent of shapes.
+        asked: pictures of each domain's test that every model is asked about.
         output_dir: models, results and the curve.
     """
     ensure_weights(DEFAULT_FILE)
@@ -56,22 +60,27 @@ def main(
         (output_dir / domain).mkdir(parents=True, exist_ok=True)
         own = replace(study, domain=domain)
         dialogs[domain] = write_dialogs(own, "train")
-        tests[domain] = [json.loads(line) for line in write_dialogs(own, "test").read_text().splitlines()]
-    ancestor = output_dir / "ancestor"
-    if not (ancestor / "model" / "config.json").is_file():
-        shared = run_config(
-            replace(study, epochs=shared_epochs), tuning_of(study, arm), small_base(study), ancestor, 0
-        )
-        shared.data.train = [SourceConfig(path=str(path), format="llava") for path in dialogs.values()]
-        train(shared)
+        lines = write_dialogs(own, "test").read_text().splitlines()[:asked]
+        tests[domain] = [json.loads(line) for line in lines]
+    if ancestor is None:
+        ancestor = output_dir / "ancestor" / "model"
+        if not (ancestor / "config.json").is_file():
+            config = run_config(
+                replace(study, epochs=shared_epochs),
+                tuning_of(study, arm),
+                small_base(study),
+                ancestor.parent,
+                0,
+            )
+            config.data.train = [SourceConfig(path=str(path), format="llava") for path in dialogs.values()]
+            train(config)
     for domain in DOMAINS:
         if not (output_dir / domain / "model" / "config.json").is_file():
-            own = run_config(
-                replace(study, epochs=own_epochs), SphinxTuning(), ancestor / "model", output_dir / domain, 0
+            config = run_config(
+                replace(study, epochs=own_epochs), SphinxTuning(), ancestor, output_dir / domain, 0
             )
-            own.base = BaseModelConfig(name_or_path=str(ancestor / "model"))
-            own.data.train = [SourceConfig(path=str(dialogs[domain]), format="llava")]
-            train(own)
+            config.data.train = [SourceConfig(path=str(dialogs[domain]), format="llava")]
+            train(config)
 
     def scores(model: Path) -> dict[str, float]:
         """Right answers in both domains, and their mean."""
@@ -80,10 +89,10 @@ def main(
 
     parents = (output_dir / DOMAINS[0] / "model", output_dir / DOMAINS[1] / "model")
     points = sweep_beta(parents, betas or [0.0, 0.25, 0.5, 0.75, 1.0], scores, work=output_dir)
-    reference = {"ancestor": scores(ancestor / "model")}
-    results = {"ancestor": reference["ancestor"], "betas": {p.beta: dict(p.scores) for p in points}}
+    before = scores(ancestor)
+    results = {"ancestor": before, "betas": {p.beta: dict(p.scores) for p in points}}
     (output_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    Console().print(table_of(reference["ancestor"], points))
+    Console().print(table_of(before, points))
     draw_curve(points, DOMAINS, output_dir / "weight_mix.png")
 
 

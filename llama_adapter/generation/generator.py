@@ -218,7 +218,7 @@ class Generator:
                 attention_mask=attention_mask,
                 generation_config=self._generation_config(settings, room),
                 streamer=streamer,
-                **self._stop_texts(),
+                tokenizer=self.tokenizer,  # for stop_strings
                 **({} if adapters is None else {"adapter_names": adapters}),
                 **(seen or {}),
             )
@@ -234,6 +234,7 @@ class Generator:
             eos_token_id=sorted(self._stop_ids()),
             pad_token_id=self._pad_id(),
             bos_token_id=self.tokenizer.bos_token_id,
+            stop_strings=self._stop_texts(),
             use_cache=True,
             **(drawn if settings.temperature > 0 else {}),
         )
@@ -251,11 +252,9 @@ class Generator:
         found: int | None = self.tokenizer.get_vocab().get(self.template.end_token)
         return found
 
-    def _stop_texts(self) -> dict[str, Any]:
-        """For generate: the template's end, where it is several tokens."""
-        if self._end_id is not None:
-            return {}
-        return {"stop_strings": [self.template.end_token], "tokenizer": self.tokenizer}
+    def _stop_texts(self) -> list[str] | None:
+        """The template's end, where it is several tokens."""
+        return None if self._end_id is not None else [self.template.end_token]
 
     def _pad_id(self) -> int:
         """The id that fills rows on the left, where nothing attends to it."""
