@@ -174,9 +174,7 @@ def tuning_of(study: Study, arm: str) -> SphinxTuning:
     )
     return SphinxTuning(
         encoders=[encoder],
-        views=ViewConfig(
-            image_size=VIEW * max(cells, 1), rows=cells, columns=cells, padding="end", half_resize=False
-        ),
+        views=ViewConfig(image_size=VIEW * max(cells, 1), rows=cells, columns=cells, padding="end"),
         tokens=TokenConfig(grid=study.grid, skip="shared" if skips else "never"),
     )
 

@@ -48,10 +48,12 @@ class Variant:
     """Weight of the load-balancing loss of a mixture of experts, as the original counts it."""
 
 
-def _grid(side: int, cells: int = 0, **others: Any) -> dict[str, Any]:
-    return {"image_size": side, "rows": cells, "columns": cells, **others}
+def _grid(side: int, cells: int = 0) -> dict[str, Any]:
+    """Of the released models, whose code resizes in half precision."""
+    return {"image_size": side, "rows": cells, "columns": cells, "half_resize": True}
 
 
+_X_GRID = {"image_size": 1024, "rows": 2, "columns": 2, "padding": "end"}
 _SKIPPING = {"skip": "shared"}
 
 VARIANTS = {
@@ -66,10 +68,10 @@ VARIANTS = {
     "sphinx-tiny-1k": Variant("llama_ens5_light", "tinyllama-1.1b", _LIGHT, _grid(1024, 2)),
     "sphinx-moe": Variant("mixtral_sparse_ens", "mixtral-8x7b", _ALL_LARGE, _grid(512), balance=0.1),
     "sphinx-moe-1k": Variant("mixtral_sparse_ens5", "mixtral-8x7b", _ALL_LARGE, _grid(1024, 2), balance=0.01),
-    "sphinx-x-tiny": Variant("", "tinyllama-1.1b", _LIGHT, _grid(1024, 2, padding="end"), _SKIPPING),
-    "sphinx-x-intern2": Variant("", "internlm2-7b", _LIGHT, _grid(1024, 2, padding="end"), _SKIPPING),
-    "sphinx-x-plus": Variant("", "llama-2-13b", _LIGHT, _grid(1024, 2, padding="end"), _SKIPPING),
-    "sphinx-x-moe": Variant("", "mixtral-8x7b", _LIGHT, _grid(1024, 2, padding="end"), _SKIPPING),
+    "sphinx-x-tiny": Variant("", "tinyllama-1.1b", _LIGHT, _X_GRID, _SKIPPING),
+    "sphinx-x-intern2": Variant("", "internlm2-7b", _LIGHT, _X_GRID, _SKIPPING),
+    "sphinx-x-plus": Variant("", "llama-2-13b", _LIGHT, _X_GRID, _SKIPPING),
+    "sphinx-x-moe": Variant("", "mixtral-8x7b", _LIGHT, _X_GRID, _SKIPPING),
 }
 """Name -> what is published about it."""
 

@@ -44,7 +44,7 @@ class ViewConfig:
     SPHINX-X pads. With ``centred`` no cell of a 2x2 grid is ever padding alone."""
     colour: Sequence[int] = field(default_factory=lambda: [122, 116, 104])
     """Of the padding, red, green, blue: CLIP's mean, rounded down."""
-    half_resize: bool = True
+    half_resize: bool = False
     """Whether squares are cast to half precision before they are resized, as the published code does."""
 
     def __post_init__(self) -> None:

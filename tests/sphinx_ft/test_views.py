@@ -95,7 +95,7 @@ def test_centred_padding_leaves_rows_to_skip_from_three_to_one_on():
 @given(grid=GRIDS, padding=PADDINGS)
 @settings(max_examples=20, deadline=None)
 def test_views_are_the_whole_and_the_cells_row_by_row(grid, padding):
-    config = config_of(grid, padding, half_resize=False)
+    config = config_of(grid, padding)
     size = config.image_size
     squares = torch.rand(2, 3, size, size)
     everything = torch.ones(2, config.count, dtype=torch.bool)
@@ -116,7 +116,7 @@ def test_useful_views_alone_are_cut_image_by_image():
 
 
 def test_sub_images_at_another_resolution_come_from_the_whole_square_resized():
-    config = config_of((2, 2), cell=8)
+    config = config_of((2, 2), cell=8, half_resize=True)
     squares = torch.rand(1, 3, 16, 16)
     views = cut_views(squares, torch.ones(1, 5, dtype=torch.bool), 6, config)
     fine = resize(squares, 12, half=True)
