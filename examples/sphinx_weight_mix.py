@@ -1,14 +1,15 @@
 """Two models of one ancestor, tuned on a domain each, mixed at several beta and asked about both domains.
 
 Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 \
-             --train 1500 --test 200
-           python examples/sphinx_weight_mix.py
+             --train 4500 --test 300
+           python examples/sphinx_weight_mix.py --ancestor runs/resolution/marks/5_views-skip_tokens-0/model
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
 Time:      not run yet
 Expected:  runs/weight_mix/results.json, a table and a curve: both domains' accuracy against beta
 
-The ancestor is the model of `sphinx_resolution.py`, tuned shortly on both domains, as SPHINX's parents share
-a first stage; then one copy goes on with pictures of coloured shapes and the other with letters and digits.
+The ancestor is a model of `sphinx_resolution.py`, which has learned to find a card and to read shapes, or one
+that is tuned shortly on both domains: SPHINX's parents share a first stage too. Then one copy goes on with
+pictures of coloured shapes and the other with letters and digits.
 Averaging weights without a shared beginning mixes features that have nothing to do with each other.
 """
 
