@@ -7,9 +7,10 @@ Expected:  data/small_marks/DOMAIN/{train,val,test}_{vqa,grounding}.jsonl, and t
 
 Every picture holds three cards, at the left, in the middle and at the right, which look alike from afar (or
 one of them); a small mark on each says what it is. In the domain ``marks`` that is a coloured shape, in
-``codes`` a letter and a digit on ruled paper. Questions ask for the mark at a place, or for the box of the
-card that has a mark: so where is easy and what is not. Pictures are 2 and 3 times as wide as high: padded at
-the end, the lower rows of sub-images hold padding alone. All follows from the seed.
+``codes`` a letter and a digit on ruled paper, in ``signs`` a white shape on a coloured card. Questions ask
+for the mark at a place, or for the box of the card that has a mark: so where is easy and what is not.
+Pictures are 2 and 3 times as wide as high: padded at the end, the lower rows of sub-images hold padding
+alone. All follows from the seed.
 
 Records are those of the tasks ``vqa`` and ``grounding`` (docs/sphinx-data.md), and what ``evaluate choice``
 and ``evaluate refcoco`` read.
@@ -52,7 +53,7 @@ class Drawing:
     output: Path = Path("data/small_marks")
     """Folder to write."""
     domains: list[str] = field(default_factory=lambda: ["marks", "codes"])
-    """Which kinds of pictures: marks, codes."""
+    """Which kinds of pictures: marks, codes, signs."""
     train: int = 500
     """Pictures to train on, of each domain; each has four questions."""
     val: int = 50
@@ -108,7 +109,7 @@ def draw_picture(
 
 def _names(domain: str, chance: random.Random) -> list[tuple[str, str]]:
     """Three marks that differ in both words, so that each word alone names one."""
-    first, second = (tuple(COLOURS), SHAPES) if domain == "marks" else (LETTERS, DIGITS)
+    first, second = (LETTERS, DIGITS) if domain == "codes" else (tuple(COLOURS), SHAPES)
     return list(zip(chance.sample(first, 3), chance.sample(second, 3), strict=True))
 
 
@@ -130,7 +131,7 @@ def _draw_mark(
     """A mark somewhere on its card."""
     from PIL import ImageDraw, ImageFont
 
-    high, wide = (mark, mark) if domain == "marks" else (_letters(mark), _letters(mark) * 2)
+    high, wide = (_letters(mark), _letters(mark) * 2) if domain == "codes" else (mark, mark)
     left = chance.randint(box[0] + 4, max(box[2] - wide - 4, box[0] + 4))
     top = chance.randint(box[1] + 4, max(box[3] - high - 4, box[1] + 4))
     if domain == "codes":
@@ -139,8 +140,11 @@ def _draw_mark(
         at = (left + 1, top + high)
         pen.text(at, "".join(name), fill=(30, 30, 40), font=font, anchor="ls", stroke_width=1)
         return
-    shape = _shape_mask(name[1], mark)
-    picture.paste(COLOURS[name[0]], (left, top), shape)
+    colour = COLOURS[name[0]]
+    if domain == "signs":
+        ImageDraw.Draw(picture).rectangle(box, fill=colour, outline=(90, 90, 90), width=2)
+        colour = (255, 255, 255)
+    picture.paste(colour, (left, top), _shape_mask(name[1], mark))
 
 
 def _letters(mark: int) -> int:
@@ -187,9 +191,12 @@ def questions(
     """
     asked: list[dict[str, Any]] = []
     kinds = (
-        (("colour", "What colour is the shape {}?"), ("shape", "Which shape is {}?"))
-        if domain == "marks"
-        else (("letter", "Which letter is {}?"), ("digit", "Which digit is {}?"))
+        (("letter", "Which letter is {}?"), ("digit", "Which digit is {}?"))
+        if domain == "codes"
+        else (
+            ("colour", f"What colour is the {'card' if domain == 'signs' else 'shape'} {{}}?"),
+            ("shape", "Which shape is {}?"),
+        )
     )
     words = (0, 1, 1) if len(cards) > 1 else (0, 1)
     chosen = chance.sample(range(3), 3) if len(cards) > 1 else [0, 0]
@@ -199,9 +206,11 @@ def questions(
         asked.append({"kind": kind, "question": text.format(where), "answer": cards[place].name[word]})
     card = chance.choice(cards)
     said = (
-        f"the card with the {' '.join(card.name)}"
-        if domain == "marks"
-        else f"the card with {''.join(card.name)}"
+        f"the card with {''.join(card.name)}"
+        if domain == "codes"
+        else f"the {card.name[0]} card with the {card.name[1]}"
+        if domain == "signs"
+        else f"the card with the {' '.join(card.name)}"
     )
     return asked, {"kind": "box", "question": said, "bbox": list(card.box)}
 

@@ -64,7 +64,7 @@ class Study:
     """The settings of the runs."""
 
     domain: str = "marks"
-    """Which pictures: marks, codes."""
+    """Which pictures: marks, codes, signs."""
     pictures: Path = Path("data/one_mark")
     """What `drawn_small_marks.py` drew."""
     arms: list[str] = field(default_factory=lambda: list(ARMS))

@@ -1,7 +1,7 @@
 """Two models of one ancestor, tuned on a domain each, mixed at several beta and asked about both domains.
 
 Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1 --mark 12 --width 336 \
-             --train 4500 --test 300
+             --train 4500 --test 300 --domains '[marks,signs]'
            python examples/sphinx_weight_mix.py --ancestor runs/resolution/marks/5_views-skip_tokens-0/model
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
 Time:      not run yet
@@ -9,7 +9,7 @@ Expected:  runs/weight_mix/results.json, a table and a curve: both domains' accu
 
 The ancestor is a model of `sphinx_resolution.py`, which has learned to find a card and to read shapes, or one
 that is tuned shortly on both domains: SPHINX's parents share a first stage too. Then one copy goes on with
-pictures of coloured shapes and the other with letters and digits.
+pictures of coloured shapes on white cards and the other with white shapes on coloured cards.
 Averaging weights without a shared beginning mixes features that have nothing to do with each other.
 """
 
@@ -28,7 +28,7 @@ from llama_adapter.training import train
 from sphinx_ft.tuning import SphinxTuning
 from sphinx_ft.weight_mix.sweep import Point, draw_curve, sweep_beta
 
-DOMAINS = ("marks", "codes")
+DOMAINS = ("marks", "signs")
 
 
 def main(
@@ -50,7 +50,7 @@ def main(
         own_epochs: passes of a parent over its own.
         ancestor: folder of a model to begin with, such as one of `sphinx_resolution.py`, in place of one that
             is trained on both domains.
-        betas: weights of the parent of shapes.
+        betas: weights of the parent of coloured shapes.
         asked: pictures of each domain's test that every model is asked about.
         output_dir: models, results and the curve.
     """
@@ -99,7 +99,7 @@ def main(
 
 def table_of(ancestor: dict[str, float], points: list[Point]) -> Table:
     """Accuracy in both domains, mixture by mixture."""
-    table = Table("beta (weight of the parent of shapes)", *DOMAINS, "mean", title="Right answers")
+    table = Table("beta (weight of the parent of marks)", *DOMAINS, "mean", title="Right answers")
     table.add_row("ancestor", *(f"{ancestor[name]:.1%}" for name in (*DOMAINS, "mean")))
     for point in points:
         table.add_row(f"{point.beta:g}", *(f"{point.scores[name]:.1%}" for name in (*DOMAINS, "mean")))

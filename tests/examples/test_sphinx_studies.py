@@ -65,14 +65,14 @@ def test_an_arm_is_trained_asked_and_timed(study, pictures, tmp_path, tiny_base)
 def test_parents_of_an_ancestor_are_mixed_and_asked(study, example, monkeypatch, tmp_path, tiny_base):
     drawn = example("drawn_small_marks")
     drawing = {"train": 2, "val": 1, "test": 1, "width": 216, "cards": 1, "mark": 8}
-    drawn.main(drawn.Drawing(output=tmp_path / "pictures", **drawing))
+    drawn.main(drawn.Drawing(output=tmp_path / "pictures", domains=["marks", "signs"], **drawing))
     mix = example("sphinx_weight_mix")
     monkeypatch.setattr(mix, "DEFAULT_FILE", study.DEFAULT_FILE)
     small = settings(tmp_path / "pictures", tiny_base, tmp_path / "runs")
     monkeypatch.setattr(mix, "Study", lambda **given: study.Study(**{**small, **given}))
     mix.main(pictures=tmp_path / "pictures", betas=[0.0, 1.0], output_dir=tmp_path / "runs")
     results = json.loads((tmp_path / "runs" / "results.json").read_text())
-    assert set(results["ancestor"]) == {"marks", "codes", "mean"}
+    assert set(results["ancestor"]) == {"marks", "signs", "mean"}
     assert list(results["betas"]) == ["0.0", "1.0"]
     assert (tmp_path / "runs" / "weight_mix.png").is_file()
     shutil.rmtree(tmp_path / "runs")
