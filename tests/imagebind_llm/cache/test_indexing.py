@@ -95,6 +95,11 @@ def test_the_same_index_is_not_built_twice(cache, monkeypatch):
         reindex(cache, kind="ivf_sq8", seed=1)
 
 
+def test_a_few_lists_are_visited_in_any_case(cache):
+    assert reindex(cache, kind="ivf_sq8", lists=64, recall=0.01)["probes"] == 4
+    assert reindex(cache, kind="ivf_sq8", lists=3, recall=0.01)["probes"] == 3
+
+
 def test_more_recall_takes_more_probes(cache):
     probes = [reindex(cache, kind="ivf_sq8", recall=recall)["probes"] for recall in (0.3, 0.8, 1.0)]
     assert probes == sorted(probes)
