@@ -57,7 +57,8 @@ def view_config(case):
     """Square and grid of a case."""
     grid = GRIDS.get(case, 0)
     high = case in LIGHT + SPARSE
-    return ViewConfig(image_size=(512 if high else 224) * max(grid, 1), rows=grid, columns=grid)
+    side = (512 if high else 224) * max(grid, 1)
+    return ViewConfig(image_size=side, rows=grid, columns=grid, half_resize=True)
 
 
 def encoder_configs(case):
