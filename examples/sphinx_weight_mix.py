@@ -4,7 +4,7 @@ Command:   python examples/drawn_small_marks.py --output data/one_mark --cards 1
              --train 4500 --test 300 --domains '[marks,signs]'
            python examples/sphinx_weight_mix.py --ancestor runs/resolution/marks/5_views-skip_tokens-0/model
 Hardware:  2 CPU cores and 6 GB of memory, or any GPU
-Time:      not run yet
+Time:      half an hour on one of two busy cores
 Expected:  runs/weight_mix/results.json, a table and a curve: both domains' accuracy against beta
 
 The ancestor is a model of `sphinx_resolution.py`, which has learned to find a card and to read shapes, or one
