@@ -107,15 +107,21 @@ def main(study: Study) -> None:
     done = folder / "results.json"
     if study.timing_rounds:
         done.write_text(json.dumps(timed(study, results_in(done), base, dialogs), indent=1) + "\n")
-    for seed in [] if study.timing_rounds else study.seeds:
+    else:
+        run_arms(study, done, base, dialogs)
+    results = results_in(done)
+    console.print(table_of(results))
+    plot(results, folder / "resolution.png")
+
+
+def run_arms(study: Study, done: Path, base: Path, dialogs: dict[str, Path]) -> None:
+    """Add what is not among the results yet."""
+    for seed in study.seeds:
         for arm in study.arms:
             if (name := f"{arm}, seed {seed}") not in results_in(done):
                 result = run_arm(study, arm, seed, base, dialogs)
                 # read again: other arms may run beside this one
                 done.write_text(json.dumps({**results_in(done), name: result}, indent=1) + "\n")
-    results = results_in(done)
-    console.print(table_of(results))
-    plot(results, folder / "resolution.png")
 
 
 def results_in(path: Path) -> dict[str, dict[str, Any]]:
@@ -180,13 +186,15 @@ def tuning_of(study: Study, arm: str) -> SphinxTuning:
     )
 
 
-def run_config(study: Study, tuning: SphinxTuning, base: Path, folder: Path, seed: int) -> TrainConfig:
-    """A training run; its data are still to be named."""
+def run_config(
+    study: Study, tuning: SphinxTuning, base: Path, data: list[Path], folder: Path, seed: int = 0
+) -> TrainConfig:
+    """A training run on files of conversations."""
     return TrainConfig(
         base=BaseModelConfig(name_or_path=str(base)),
         tuning=tuning,
         data=DataConfig(
-            train=[SourceConfig(path="")],
+            train=[SourceConfig(path=str(path), format="llava") for path in data],
             template="sphinx",
             max_length=256,
             feature_cache=str(study.output_dir / "features"),
@@ -220,12 +228,9 @@ def timed(
     for _ in range(study.timing_rounds):
         for arm in study.arms:
             folder = study.output_dir / study.domain / "timing"
-            config = run_config(study, tuning_of(study, arm), base, folder, 0)
-            config.data.train = [SourceConfig(path=str(dialogs["train"]), format="llava")]
+            config = run_config(study, tuning_of(study, arm), base, [dialogs["train"]], folder)
             config.training.max_steps, config.training.logging_steps = TIMED_STEPS, 1
-            train(config)
-            log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-            found[arm].append(seconds_per_step(log))
+            found[arm].append(seconds_per_step(logged(config)))
     for name, result in results.items():
         if times := found.get(name.rpartition(", seed ")[0]):
             result |= {"seconds_per_step": median(times), "fastest_and_slowest": [min(times), max(times)]}
@@ -235,10 +240,7 @@ def timed(
 def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Path]) -> dict[str, Any]:
     """Train one model and ask it about pictures it has not seen."""
     folder = study.output_dir / study.domain / f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
-    config = run_config(study, tuning_of(study, arm), base, folder, seed)
-    config.data.train = [SourceConfig(path=str(dialogs["train"]), format="llava")]
-    train(config)
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = logged(run_config(study, tuning_of(study, arm), base, [dialogs["train"]], folder, seed))
     rows = [json.loads(line) for line in dialogs["test"].read_text().splitlines()]
     sizes = [(row["asked"][0]["width"], row["asked"][0]["height"]) for row in rows]
     saved = SphinxConfig.from_pretrained(str(folder / "model"))
@@ -251,6 +253,13 @@ def run_arm(study: Study, arm: str, seed: int, base: Path, dialogs: dict[str, Pa
         "steps": max(record["step"] for record in log if "step" in record),
         "loss": [record["loss"] for record in log if "loss" in record][-1],
     }
+
+
+def logged(config: TrainConfig) -> list[dict[str, Any]]:
+    """Train, and read the lines of the log."""
+    train(config)
+    log = Path(config.training.output_dir, "log.jsonl")
+    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def seconds_per_step(log: list[dict[str, Any]]) -> float:
@@ -280,11 +289,11 @@ def ask(model: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def by_arm(results: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Results of all seeds of each arm."""
+    """Results of all seeds of each arm, in the order of ``ARMS``."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, result in results.items():
         found[name.rpartition(", seed ")[0]].append(result)
-    return found
+    return {arm: found[arm] for arm in ARMS if arm in found}
 
 
 def table_of(results: dict[str, dict[str, Any]]) -> Table:
@@ -293,9 +302,7 @@ def table_of(results: dict[str, dict[str, Any]]) -> Table:
     table = Table(
         "arm", *kinds, "tokens per image", "GFLOP of the encoder", "seconds per step", title="Accuracy"
     )
-    runs_of = by_arm(results)
-    for arm in (arm for arm in ARMS if arm in runs_of):
-        runs = runs_of[arm]
+    for arm, runs in by_arm(results).items():
         means = [sum(run["accuracy"][kind] for run in runs) / len(runs) for kind in kinds]
         costs = [
             sum(run[cost] for run in runs) / len(runs)
@@ -309,16 +316,15 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     """Accuracy against tokens per image and against seconds per step; hollow where views are skipped."""
     from matplotlib import pyplot
 
-    runs_of = by_arm(results)
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for axis, cost, label in (
         (axes[0], "tokens_per_image", "tokens per image"),
         (axes[1], "seconds_per_step", "seconds per step"),
     ):
-        for arm in (arm for arm in ARMS if arm in runs_of):
+        for arm, runs in by_arm(results).items():
             cells, skips = ARMS[arm]
             colour = f"C{cells}"
-            for run in runs_of[arm]:
+            for run in runs:
                 x, y = run[cost], 100 * run["accuracy"]["all"]
                 axis.scatter(x, y, s=70, color="none" if skips else colour, edgecolors=colour, linewidths=2)
                 near = (0, 9) if skips else (0, -16)

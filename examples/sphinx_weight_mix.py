@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 from sphinx_resolution import Study, ask, run_config, small_base, tuning_of, write_dialogs
 
-from llama_adapter.data import SourceConfig
 from llama_adapter.training import train
 from sphinx_ft.tuning import SphinxTuning
 from sphinx_ft.weight_mix.sweep import Point, draw_curve, sweep_beta
@@ -66,22 +65,13 @@ def main(
     if ancestor is None:
         ancestor = output_dir / "ancestor" / "model"
         if not (ancestor / "config.json").is_file():
-            config = run_config(
-                replace(study, epochs=shared_epochs),
-                tuning_of(study, arm),
-                small_base(study),
-                ancestor.parent,
-                0,
-            )
-            config.data.train = [SourceConfig(path=str(path), format="llava") for path in dialogs.values()]
-            train(config)
+            shared = replace(study, epochs=shared_epochs)
+            files = list(dialogs.values())
+            train(run_config(shared, tuning_of(study, arm), small_base(study), files, ancestor.parent))
     for domain in DOMAINS:
         if not (output_dir / domain / "model" / "config.json").is_file():
-            config = run_config(
-                replace(study, epochs=own_epochs), SphinxTuning(), ancestor, output_dir / domain, 0
-            )
-            config.data.train = [SourceConfig(path=str(dialogs[domain]), format="llava")]
-            train(config)
+            own = replace(study, epochs=own_epochs)
+            train(run_config(own, SphinxTuning(), ancestor, [dialogs[domain]], output_dir / domain))
 
     def scores(model: Path) -> dict[str, float]:
         """Right answers in both domains, and their mean."""

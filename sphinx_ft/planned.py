@@ -16,7 +16,7 @@ from torch import nn
 from llama_adapter.training.loss import IGNORED
 from llama_adapter.training.tuning import Batch, PlannedImages
 from sphinx_ft.config import SphinxConfig
-from sphinx_ft.savings import view_flops
+from sphinx_ft.savings import mix_flops
 
 
 def planned_images(config: SphinxConfig, live: bool) -> PlannedImages:
@@ -28,7 +28,7 @@ def planned_images(config: SphinxConfig, live: bool) -> PlannedImages:
     """
     views = config.view_config.count
     tokens = int(config.layout.lengths(torch.ones(1, views, dtype=torch.bool)))
-    before = 0 if live else views * sum(view_flops(one) for one in config.encoder_configs)
+    before = 0 if live else views * mix_flops(config)
     return PlannedImages(show=partial(_show, config, live, tokens), tokens=tokens, flops_before=before)
 
 

@@ -50,7 +50,7 @@ def savings(config: SphinxConfig, sizes: Sequence[Size]) -> Savings:
     """What is saved for pictures of these widths and heights."""
     useful = useful_mask(sizes, config.view_config)
     encoded = config.layout.encoded(useful)
-    per_view = sum(view_flops(one) for one in config.encoder_configs)
+    per_view = mix_flops(config)
     return Savings(
         images=len(sizes),
         views=encoded.numel(),
@@ -60,6 +60,11 @@ def savings(config: SphinxConfig, sizes: Sequence[Size]) -> Savings:
         flops=per_view * encoded.numel(),
         kept_flops=per_view * int(encoded.sum()),
     )
+
+
+def mix_flops(config: SphinxConfig) -> int:
+    """Operations of all encoders for one view."""
+    return sum(view_flops(one) for one in config.encoder_configs)
 
 
 def view_flops(config: EncoderConfig) -> int:
