@@ -19,6 +19,7 @@ and ``evaluate refcoco`` read.
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,38 @@ LETTERS = "AEKOTX"
 DIGITS = "0123456789"
 FINE = 8
 """Shapes are drawn so many times larger, and reduced."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the words on cards are, and how they are asked for."""
+
+    words: tuple[Sequence[str], Sequence[str]]
+    """Of which a mark has one each."""
+    questions: tuple[tuple[str, str], tuple[str, str]]
+    """About each word: its kind, and the question for a place."""
+    card: str
+    """Names a card by both words."""
+
+
+_SHAPE = ("shape", "Which shape is {}?")
+DOMAINS = {
+    "marks": Domain(
+        (tuple(COLOURS), SHAPES),
+        (("colour", "What colour is the shape {}?"), _SHAPE),
+        "the card with the {} {}",
+    ),
+    "codes": Domain(
+        (LETTERS, DIGITS),
+        (("letter", "Which letter is {}?"), ("digit", "Which digit is {}?")),
+        "the card with {}{}",
+    ),
+    "signs": Domain(
+        (tuple(COLOURS), SHAPES),
+        (("colour", "What colour is the card {}?"), _SHAPE),
+        "the {} card with the {}",
+    ),
+}
 
 
 @dataclass(kw_only=True)
@@ -109,8 +142,8 @@ def draw_picture(
 
 def _names(domain: str, chance: random.Random) -> list[tuple[str, str]]:
     """Three marks that differ in both words, so that each word alone names one."""
-    first, second = (LETTERS, DIGITS) if domain == "codes" else (tuple(COLOURS), SHAPES)
-    return list(zip(chance.sample(first, 3), chance.sample(second, 3), strict=True))
+    first, second = (chance.sample(words, 3) for words in DOMAINS[domain].words)
+    return list(zip(first, second, strict=True))
 
 
 def _card_box(
@@ -190,28 +223,14 @@ def questions(
         Three questions of the task vqa, two where there is one card, and the record of the task grounding.
     """
     asked: list[dict[str, Any]] = []
-    kinds = (
-        (("letter", "Which letter is {}?"), ("digit", "Which digit is {}?"))
-        if domain == "codes"
-        else (
-            ("colour", f"What colour is the {'card' if domain == 'signs' else 'shape'} {{}}?"),
-            ("shape", "Which shape is {}?"),
-        )
-    )
     words = (0, 1, 1) if len(cards) > 1 else (0, 1)
     chosen = chance.sample(range(3), 3) if len(cards) > 1 else [0, 0]
     for word, place in zip(words, chosen, strict=True):
-        kind, text = kinds[word]
+        kind, text = DOMAINS[domain].questions[word]
         where = PLACES[place] if len(cards) > 1 else "here"
         asked.append({"kind": kind, "question": text.format(where), "answer": cards[place].name[word]})
     card = chance.choice(cards)
-    said = (
-        f"the card with {''.join(card.name)}"
-        if domain == "codes"
-        else f"the {card.name[0]} card with the {card.name[1]}"
-        if domain == "signs"
-        else f"the card with the {' '.join(card.name)}"
-    )
+    said = DOMAINS[domain].card.format(*card.name)
     return asked, {"kind": "box", "question": said, "bbox": list(card.box)}
 
 
