@@ -8,7 +8,7 @@ here knows files, templates or tokens.
 from dataclasses import dataclass, field
 from typing import Any
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 """The roles a turn can have; formats map their own names onto these."""
 
 MEDIA_PLACEHOLDER = "<image>"
@@ -32,6 +32,16 @@ class Turn:
     """What was said."""
     context: str = ""
     """What Alpaca data call ``input``: material the instruction works on, empty for most turns."""
+    learned: bool = True
+    """Whether an assistant's turn bears loss; the record may say of single turns that they do not."""
+    reasoning: str = ""
+    """What an assistant thought before it answered (``reasoning_content``); for the template's own place."""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """Calls that an assistant made, as the chat template takes them; for the template's own place."""
+    tool_call_id: str = ""
+    """Of a ``tool`` turn: which call it answers."""
+    name: str = ""
+    """Of a ``tool`` turn: which function answered."""
 
     @property
     def full_text(self) -> str:
@@ -49,6 +59,8 @@ class Record:
     """The conversation; the last turn is the assistant's."""
     media: list[str] = field(default_factory=list)
     """Paths of the images (or other media) in the order of their placeholders."""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """Functions that the assistant may call, as JSON schemas; for the chat template's ``tools`` argument."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from llama_adapter.data.records import MEDIA_PLACEHOLDER, Turn
 
+Tool = dict[str, Any]
+"""A function that an assistant may call, as a JSON schema."""
 Span = tuple[int, int]
 """First character and the one behind the last."""
 
@@ -67,11 +70,12 @@ class Template(ABC):
         """Everything that decides the text, for cache keys."""
 
     @abstractmethod
-    def render(self, turns: Sequence[Turn]) -> Rendered:
+    def render(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> Rendered:
         """Build the training text.
 
         Args:
             turns: a conversation that ends with an answer.
+            tools: what the assistant may call.
 
         Returns:
             The text and its spans.
@@ -81,11 +85,12 @@ class Template(ABC):
         """
 
     @abstractmethod
-    def render_prompt(self, turns: Sequence[Turn]) -> str:
+    def render_prompt(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> str:
         """Build what the model is shown before it answers.
 
         Args:
-            turns: a conversation that ends with the user's turn.
+            turns: a conversation that ends with the user's turn, or with what a tool returned.
+            tools: what the assistant may call.
 
         Returns:
             A prefix of what ``render`` gives for the same turns with any answer added.
