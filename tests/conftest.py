@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import contextlib
 import random
+from collections import Counter
 from pathlib import Path
 
 import jaxtyping
@@ -22,6 +23,19 @@ jaxtyping.install_import_hook(
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many checks did not run, and why: a green line alone would hide them."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in reports
+        if isinstance(report.longrepr, tuple)
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} checks did not run: {reason}")
+
 
 # Libraries write these themselves when they are imported or when training arguments are created.
 _LIBRARY_VARIABLES = (
@@ -72,9 +86,7 @@ def shared_data():
     """Real data beside the checkout (or at LLAMA_ADAPTER_SHARED); the test is skipped without it."""
     root = Path(os.environ.get("LLAMA_ADAPTER_SHARED", REPOSITORY.parent / "shared")) / "data"
     if not root.is_dir():
-        pytest.skip(
-            f"real test data not found at {root}; set LLAMA_ADAPTER_SHARED to the folder that holds data/"
-        )
+        pytest.skip("real data not found; set LLAMA_ADAPTER_SHARED to the folder that holds data/")
     return root
 
 

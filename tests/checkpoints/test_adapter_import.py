@@ -15,6 +15,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.models import read_notes
 from tests.checkpoints import official_files
 from tests.checkpoints.official_files import Shape
+from tests.checkpoints.published_keys import published_keys
 from tests.tiny import tiny_llama
 
 V1 = Shape(kind="adapter-v1", layers=2, heads=4, groups=4, adapted=1, length=10, all_gates=False)
@@ -183,10 +184,8 @@ def test_another_base_s_embeddings_are_noticed(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", KEY_LISTS)
-def test_every_published_file_converts_with_nothing_left_over(name, shared_data, tmp_path):
-    listed = json.loads(
-        (shared_data.parent / "reference" / "checkpoint_keys" / f"ckpt_{name}.json").read_text()
-    )
+def test_every_published_file_converts_with_nothing_left_over(name, tmp_path):
+    container, shapes = published_keys(name)
     kind = KEY_LISTS[name]
     large = kind == "adapter-v2-chat"
     LlamaConfig(
@@ -198,13 +197,13 @@ def test_every_published_file_converts_with_nothing_left_over(name, shared_data,
     ).save_pretrained(tmp_path / "base")
     tensors = {
         key: torch.randn([REDUCED.get(size, size) for size in shape], dtype=torch.float16)
-        for key, shape in listed["keys"].items()
+        for key, shape in shapes.items()
     }
     for key in tensors:  # as published: gates of layers without prompts were never trained
         below = ("layers.0.", "layers.1.") if kind == "adapter-v1" else ("layers.0.",)
         if key.endswith("gate") and any(layer in key for layer in below):
             tensors[key].zero_()
-    torch.save({"model": tensors} if listed["container"].startswith("{") else tensors, tmp_path / "file.pth")
+    torch.save({"model": tensors} if container.startswith("{") else tensors, tmp_path / "file.pth")
     options = {"kind": kind, "base": str(tmp_path / "base")}
     convert(ConvertConfig(checkpoint=str(tmp_path / "file.pth"), output=str(tmp_path / "ours"), **options))
     stored = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())

@@ -16,6 +16,7 @@ from llama_adapter.cli import main
 from llama_adapter.errors import UserError
 from tests.adapters.official import GOLDEN
 from tests.checkpoints.measure_memory import measure
+from tests.checkpoints.published_keys import published_keys
 from tests.tiny import tiny_llama
 
 
@@ -138,10 +139,9 @@ def test_a_real_model_tells_its_story(shared_data, tmp_path, capsys):
     assert told.startswith(expected) or expected.startswith(told)
 
 
-def test_the_published_names_convert_with_nothing_left_over(shared_data, tmp_path):
-    reference = shared_data.parent / "reference" / "checkpoint_keys" / "ckpt_base_llama7b_consolidated.json"
+def test_the_published_names_convert_with_nothing_left_over(tmp_path):
     reduced = {4096: 64, 11008: 96, 32000: 100}
-    listed = json.loads(reference.read_text())["keys"]
+    _, listed = published_keys("base_llama7b_consolidated")
     tensors = {key: torch.randn([reduced[size] for size in shape]) for key, shape in listed.items()}
     params = {"dim": 64, "n_layers": 32, "n_heads": 32, "norm_eps": 1e-6}
     write(tmp_path / "meta", params, tensors)

@@ -1,8 +1,6 @@
 """Tiny tokenizers of both great families, made here, and places for data."""
 
 import json
-import os
-from pathlib import Path
 
 import datasets
 import pytest
@@ -133,19 +131,3 @@ def write(tmp_path):
         return path
 
     return write_file
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """Finds real data and reference outputs, which are not part of the project."""
-    root = Path(os.environ.get("LLAMA_ADAPTER_SHARED", Path(__file__).parents[3] / "shared"))
-
-    def find(name):
-        path = root / name
-        if not path.exists():
-            pytest.skip(
-                f"real data {name!r} is not here (looked in {root.name}/, or set LLAMA_ADAPTER_SHARED)"
-            )
-        return path
-
-    return find

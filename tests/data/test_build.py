@@ -286,8 +286,8 @@ def test_processes_that_build_at_the_same_time_get_the_same(write, tmp_path, byt
     assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 2  # records and rows, made once for both
 
 
-def test_real_alpaca_data_are_built_whole(build, shared, byte_level):
-    built = build(SourceConfig(path=str(shared("data/instruct/alpaca_en_demo.json"))), max_length=1024)
+def test_real_alpaca_data_are_built_whole(build, shared_data, byte_level):
+    built = build(SourceConfig(path=str(shared_data / "instruct/alpaca_en_demo.json")), max_length=1024)
     figures = built.report.train.figures()
     assert figures.read == 999
     assert figures.bad == 0

@@ -184,11 +184,11 @@ def test_a_tokenizer_without_offsets_is_refused():
 
 
 @pytest.mark.parametrize("folder", ["stories260k-hf", "mistral-v1-tokenizer"])
-def test_real_sentencepiece_models_agree_with_transformers(folder, shared):
+def test_real_sentencepiece_models_agree_with_transformers(folder, shared_data):
     from transformers import LlamaTokenizer
 
     tokenizer = LlamaTokenizer.from_pretrained(
-        shared(f"data/models/{folder}"), bos_token="<s>", eos_token="</s>"
+        shared_data / f"models/{folder}", bos_token="<s>", eos_token="</s>"
     )
     encoder, template = Encoder(tokenizer), load_template("alpaca", tokenizer)
     turns = [Turn("user", "Say hello.\n", "  naïve 你好"), Turn("assistant", "Hello, world!\n 你好 :)")]

@@ -192,16 +192,16 @@ def test_the_identity_follows_everything_that_changes_a_row(byte_level, llama_li
     assert len({base, *(other.identity for other in others)}) == 8
 
 
-def golden_rows(shared, kind):
-    return json.loads(shared("reference/golden/data_golden.json").read_text())[kind]
+def golden_rows(repository, kind):
+    return json.loads((repository / "tests/golden/data_golden.json").read_text())[kind]
 
 
 @pytest.mark.parametrize(
     ("kind", "form"), [("v1_InstructionDataset", "alpaca"), ("v2_PretrainDataset", "captions")]
 )
-def test_rows_agree_with_the_published_code_where_that_loses_nothing(kind, form, byte_tokenizer, shared):
+def test_rows_agree_with_the_published_code_where_that_loses_nothing(kind, form, byte_tokenizer, repository):
     compared = 0
-    for golden in golden_rows(shared, kind):
+    for golden in golden_rows(repository, kind):
         prepare = preparer(byte_tokenizer, "alpaca", golden["max_words"], media="keep")
         record = read_record(named_format(form), RawRow("g:1", golden["item"]), {})
         row = one(prepare, *record.turns, media=record.media)
@@ -215,9 +215,9 @@ def test_rows_agree_with_the_published_code_where_that_loses_nothing(kind, form,
     assert compared >= 1
 
 
-def test_where_the_published_code_cuts_the_answer_we_keep_it(byte_tokenizer, shared):
+def test_where_the_published_code_cuts_the_answer_we_keep_it(byte_tokenizer, repository):
     fates = []
-    for golden in golden_rows(shared, "v1_InstructionDataset"):
+    for golden in golden_rows(repository, "v1_InstructionDataset"):
         if [token for token in golden["tokens"] if token][-1] == 2:
             continue
         prepare = preparer(byte_tokenizer, "alpaca", golden["max_words"])

@@ -186,8 +186,8 @@ def test_a_stream_reads_only_what_is_asked_for_and_shares_files(write, tmp_path)
     assert answers(stream) == ["0", "1", "2", "3", "4"] * 2
 
 
-def test_real_alpaca_data_are_read_whole(shared):
-    rows = read(shared("data/instruct/alpaca_en_demo.json"))
+def test_real_alpaca_data_are_read_whole(shared_data):
+    rows = read(shared_data / "instruct/alpaca_en_demo.json")
     assert len(rows) == 999
     assert not any(row["problem"] for row in rows)
     assert sum(bool(row["turns"][0]["context"]) for row in rows) == 412

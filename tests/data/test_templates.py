@@ -12,8 +12,8 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
 @pytest.mark.parametrize(("context", "key"), [("", "input=''"), ("CTX", "input='CTX'")])
-def test_the_alpaca_prompts_are_the_published_ones(context, key, shared):
-    golden = json.loads(shared("reference/golden/data_golden.json").read_text())
+def test_the_alpaca_prompts_are_the_published_ones(context, key, repository):
+    golden = json.loads((repository / "tests/golden/data_golden.json").read_text())
     prompt = AlpacaTemplate("</s>").render_prompt([Turn("user", "INSTR", context)])
     assert prompt == golden["imagebind_format_prompt"][key]
 

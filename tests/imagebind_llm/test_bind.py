@@ -4,19 +4,19 @@ import pytest
 import torch
 from peft import get_peft_model
 
-from imagebind_llm.bind import BindConfig, BindNetwork
+from imagebind_llm.bind import BindConfig, BindNetwork, our_name
 from llama_adapter import UserError, ZeroInitConfig
 from llama_adapter.conditioning import load_conditioner, save_conditioner
 from llama_adapter.multimodal import ImageConditionedModel
 from tests.adapters.official import LINEARS, base_model, rotated
-from tests.imagebind_llm.tiny import golden
+from tests.imagebind_llm.tiny import golden, golden_llm
 
 CASES = pytest.mark.parametrize("case", ["imagebind_llm", "imagebind_llm_legacy"])
 BIASES = [name for name in LINEARS if name not in ("attention.wk", "attention.wv")]
 
 
 def stripped(case):
-    return {name.removeprefix("llama."): tensor for name, tensor in golden(case).items()}
+    return {name.removeprefix("llama."): tensor for name, tensor in golden_llm(case).items()}
 
 
 def adapter_parameters(tensors):
@@ -61,20 +61,33 @@ def test_the_network_alone(case):
         torch.testing.assert_close(found, tensors[f"golden.outputs.{wanted}"], atol=1e-5, rtol=0)
 
 
-@CASES
-def test_logits_loss_and_gradients(case):
-    tensors = stripped(case)
+def test_logits_loss_and_gradients():
+    tensors = stripped("imagebind_llm")
     model = whole_model(tensors)
     tokens, labels = tensors["golden.inputs.tokens"], tensors["golden.inputs.labels"][:, 1:].flatten()
     logits = model(tokens, features=tensors["golden.outputs.mixed_after_cache"].unsqueeze(1)).logits
     torch.testing.assert_close(logits, tensors["golden.outputs.logits"], atol=5e-5, rtol=0)
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels, ignore_index=0)
     torch.testing.assert_close(loss, tensors["golden.outputs.loss"], atol=1e-5, rtol=0)
+    loss.backward()
+    for found, wanted in gradients(model, golden("imagebind_llm")):
+        torch.testing.assert_close(found, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=0)
 
 
-@CASES
-def test_an_image_alone(case):
-    tensors = stripped(case)
+def gradients(model, tensors):
+    """(ours, the original's) of every adapter tensor, and of what is kept of the network's."""
+    parameters = dict(model.language_model.named_parameters())
+    for ours, theirs, convert in adapter_parameters(tensors):
+        name = theirs if theirs in tensors else f"llama.{theirs}"
+        yield parameters[ours].grad, convert(tensors[f"golden.grads.{name}"])
+    for name, weight in tensors.items():
+        if name.startswith("golden.grads.image_bind_"):
+            ours = our_name(name.removeprefix("golden.grads."))
+            yield model.conditioner.get_parameter(ours).grad, weight
+
+
+def test_an_image_alone():
+    tensors = stripped("imagebind_llm")
     features = tensors["golden.outputs.train_image_only.embedding"].unsqueeze(1)
     logits = whole_model(tensors)(tensors["golden.inputs.tokens"], features=features).logits
     torch.testing.assert_close(logits, tensors["golden.outputs.train_image_only.logits"], atol=5e-5, rtol=0)

@@ -1,17 +1,13 @@
 """The model of the goldens: official names and values, and the settings that these do not say."""
 
-import os
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from imagebind_llm.imagebind.config import IMAGEBIND_MODALITIES, ImageBindConfig
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-SHARED = Path(os.environ.get("LLAMA_ADAPTER_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-REFERENCE = SHARED / "reference" / "golden"
 
 IMAGEBIND = IMAGEBIND_MODALITIES
 
@@ -43,12 +39,24 @@ FILES = {
 }
 
 
+ROWS = {"modality_preprocessors.text.token_embedding.weight": 49408}
+"""Sizes of the tables of which goldens hold a part."""
+
+
 def golden(name):
-    """All tensors of a golden file, of the project or beside it."""
-    for folder in (GOLDEN, REFERENCE):
-        if (folder / f"{name}.safetensors").is_file():
-            return load_file(folder / f"{name}.safetensors")
-    return pytest.skip(f"{name}.safetensors is neither in {GOLDEN} nor in {REFERENCE}")
+    """All tensors of a golden file; of a large table it has the rows that are looked up, the others are 0."""
+    tensors = load_file(GOLDEN / f"{name}.safetensors")
+    for key in [key for key in tensors if key.startswith("rows/")]:
+        table = key.removeprefix("rows/")
+        rows, values = tensors.pop(key), tensors.pop(f"values/{table}")
+        tensors[table] = torch.zeros(ROWS[table], values.shape[1])
+        tensors[table][rows] = values
+    return tensors
+
+
+def golden_llm(case):
+    """All tensors of an ImageBind-LLM; the legacy golden is a bind network, its LLaMA that of the other."""
+    return golden("imagebind_llm") | golden(case)
 
 
 def is_weight(name):

@@ -1,9 +1,7 @@
 """The models of SPHINX's goldens: settings that the files do not say, weights under our names."""
 
-import os
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, MixtralConfig
@@ -18,8 +16,6 @@ from sphinx_ft.placement import PlacementRule, place_images
 from sphinx_ft.views import ViewConfig
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-SHARED = Path(os.environ.get("LLAMA_ADAPTER_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-REFERENCE = SHARED / "reference" / "golden"
 
 LARGE = ("llama_ens", "llama_ens5", "llama_ens10", "llama_ens_peft")
 LIGHT = ("llama_ens_light", "llama_ens5_light")
@@ -46,11 +42,8 @@ SETTINGS = {
 
 
 def golden(case):
-    """All tensors of a golden file, of the project or beside it."""
-    for folder in (GOLDEN, REFERENCE):
-        if (folder / f"sphinx_{case}.safetensors").is_file():
-            return load_file(folder / f"sphinx_{case}.safetensors")
-    return pytest.skip(f"sphinx_{case}.safetensors is neither in {GOLDEN} nor in {REFERENCE}")
+    """All tensors of a golden file."""
+    return load_file(GOLDEN / f"sphinx_{case}.safetensors")
 
 
 def view_config(case):

@@ -16,6 +16,8 @@ from tests.sphinx_ft.golden_cases import (
 )
 
 SIZES = [(90, 60), (40, 100)]
+EVERY = 4
+"""Which tokens of a view the goldens hold: the first, the fifth, ..."""
 
 
 def pictures_of(tensors):
@@ -36,7 +38,9 @@ def test_tokens_and_logits_follow_from_the_encoders_outputs(case):
         tokens = model.image_tokens(features=features)
         blocks = tokens.unflatten(0, (2, views, -1))
         for view in range(views):
-            torch.testing.assert_close(blocks[:, view, 1:-1], tensors[f"out/view{view}"], atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                blocks[:, view, 1:-1:EVERY], tensors[f"out/view{view}"], atol=1e-4, rtol=0
+            )
         assert torch.equal(blocks[..., 0, :], tensors["llma.start_img"][0].expand(2, views, -1))
         assert torch.equal(blocks[..., -1, :], tensors["llma.end_img"][0].expand(2, views, -1))
         ids = with_images(tensors["in/tokens"], model, SIZES)

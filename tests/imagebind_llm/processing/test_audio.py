@@ -11,6 +11,8 @@ from llama_adapter import UserError
 from tests.imagebind_llm.tiny import golden
 
 CONFIG = ProcessorConfig()
+EVERY = 4
+"""Which points in time the goldens hold: the first, the fifth, ..."""
 
 
 def samples(tensors, name):
@@ -19,7 +21,7 @@ def samples(tensors, name):
 
 def check(found, wanted):
     """Log-mel values agree but for a few, where the original's single precision shows."""
-    error = (found - wanted).abs() * 9.138
+    error = (found[..., ::EVERY] - wanted).abs() * 9.138
     assert error.max() < 4e-3
     assert (error > 1e-3).double().mean() < 5e-4
     assert error.mean() < 5e-5
@@ -29,7 +31,7 @@ def test_log_mel_is_the_originals():
     tensors = golden("imagebind_audio_fbank")
     wave = samples(tensors, "wave_2s_16k")
     found = log_mel((wave[0] - wave.mean()).numpy())
-    np.testing.assert_allclose(found.T, tensors["out/fbank_raw"].numpy(), atol=1e-3, rtol=0)
+    np.testing.assert_allclose(found.T[::EVERY], tensors["out/fbank_raw"].numpy(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["mono_7s", "stereo_3s", "short_1p2s"])
@@ -53,7 +55,7 @@ def test_another_rate_is_the_originals(tmp_path):
     wanted = tensors["out/sr44100_2p5s.audio_input"]
     check(load_audio(tmp_path / "a.wav", CONFIG), wanted)
     other = load_audio(tmp_path / "a.wav", ProcessorConfig(resampler="soxr"))
-    assert (other - wanted).abs().mean() < 0.01
+    assert (other[..., ::EVERY] - wanted).abs().mean() < 0.01
 
 
 def test_the_given_samples_are_left_alone():

