@@ -2,7 +2,7 @@
 
 It is a conditioner like those of images: a record's features are one token, its embedding. The prompts, their
 gates and everything else of ImageBind-LLM are the adapter of the preset ``imagebind``. Its first releases had
-a bridge with LayerNorms and biases. Source: fact sheet 07, sections 5 and 6.
+a bridge with LayerNorms and biases. Source: docs/sources/llama-adapter.md#arithmetic, 10 and 11.
 
 Dimensions: R records, N = 1 token, C width of an embedding, H hidden size of the language model.
 """

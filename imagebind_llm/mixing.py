@@ -2,7 +2,7 @@
 
 Unusual: weights may be negative. They are divided by their sum, and the sum of the embeddings is not
 normalised again, as ImageBind-LLM was trained; so a single image is scaled by 1/(1 + 1e-6). Other rules have
-names. Source: fact sheet 07, section 6, row 12.
+names. Source: docs/sources/llama-adapter.md#arithmetic, 12.
 
 Dimensions: R records, E width of the shared space.
 """

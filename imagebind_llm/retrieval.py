@@ -1,7 +1,7 @@
 """Zero-shot retrieval: which of these belong together, between all pairs of modalities in one call.
 
 Unusual: the scales of the modalities are part of the embeddings, so products of embeddings are logits
-already; no temperature is needed. Source: fact sheet 01, section 7.
+already; no temperature is needed. Source: docs/sources/imagebind.md#retrieval.
 
 Dimensions: A, B records of two modalities, E width of the shared space.
 """

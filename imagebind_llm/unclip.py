@@ -2,7 +2,8 @@
 
 unCLIP models draw from embeddings of CLIP's image encoder, which is ImageBind's image tower before its last
 normalisation. So the arithmetic differs from that of ``mixing``: vectors keep their lengths, points are
-divided by five, and behind a visual cache the length is restored. Source: fact sheet 07, section 6, row 14.
+divided by five, and behind a visual cache the length is restored.
+Source: docs/sources/llama-adapter.md#arithmetic, 14.
 
 Unusual: nothing here needs diffusers but ``load_pipeline``; any object that is called like diffusers'
 ``StableUnCLIPImg2ImgPipeline`` draws.

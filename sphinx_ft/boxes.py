@@ -3,7 +3,7 @@
 SPHINX writes ``[x1,y1,x2,y2]`` in shares of the padded square, with two decimals; points likewise with two
 numbers. Geometry is ``views``'; here it is applied and written. Pixels are not touched.
 
-Source: fact sheet 04, section 4.
+Source: docs/sources/sphinx.md#padding-and-boxes.
 """
 
 import re

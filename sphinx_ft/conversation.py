@@ -3,7 +3,7 @@
 Labels come from offsets, as everywhere here. ``sphinx_as_published`` labels what the released training code
 labels: there an answer is looked for in the text, from the end of the one before, so that a question which
 ends with the answer's words is trained in its place, and all later answers shift.
-Source: fact sheet 05, section 4.
+Source: docs/sources/llama2-accessory.md#conversation.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 A released folder has tensor-parallel files ``consolidated.NN-of-MM.model.pth`` with the language model, all
 encoders and the projections. The conversion itself is the core's, for any family of models; here is what is
-SPHINX's own. Source: fact sheet 05, section 7.
+SPHINX's own. Source: docs/sources/llama2-accessory.md#files.
 """
 
 import copy

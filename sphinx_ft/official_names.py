@@ -2,7 +2,7 @@
 
 A table of prefixes and parts, and which official tensors hold several of ours. Which tensors there are, our
 model says. The language model's are those of its own family (``llama_adapter.checkpoints``).
-Source: fact sheet 04, section 1, and 05, section 7.
+Source: docs/sources/sphinx.md#encoders.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 config.json has the language model's sizes, meta.json the name of the code. Encoders and views are nowhere:
 they follow from that name. Older folders have neither file; then they are those of a named variant.
-Source: fact sheets 04, section 6, and 05, section 7.
+Source: docs/sources/llama2-accessory.md#files.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Pictures -> padded squares, as every encoder of the mix is shown them.
 
-Source: fact sheet 04, section 4.
+Source: docs/sources/sphinx.md#padding-and-boxes.
 
 Dimensions: I images, V views, S side of the square in pixels.
 """

@@ -2,7 +2,7 @@
 
 As published all images follow the first token, the one that begins a text; what marked their places in the
 text is dropped. The other way is that they stand where the placeholder is. No pixels are needed: how many
-tokens an image has follows from its size. Source: fact sheet 04, section 3.
+tokens an image has follows from its size. Source: docs/sources/sphinx.md#image-tokens.
 """
 
 from collections.abc import Sequence

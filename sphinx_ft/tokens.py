@@ -1,7 +1,7 @@
 """How many tokens stand for an image, and in which order: plain counting, without a model.
 
 A view is [start; tokens of the query encoders; summary and places of the common grid; end]. A view that is
-skipped is one token in its place. Source: fact sheet 04, sections 1, 2, 3 and 5.
+skipped is one token in its place. Source: docs/sources/sphinx.md#image-tokens, #skip-tokens.
 
 Dimensions: I images, V views.
 """

@@ -1,6 +1,7 @@
 """Which parameters of a SPHINX model are trained: the published sets, as rules on names.
 
-Source: fact sheet 05, section 2. The published first stage of the light models trains ``visual_proj`` alone,
+Source: docs/sources/sphinx.md#what-trains. The published first stage of the light models trains
+``visual_proj`` alone,
 that of SPHINX-MoE-1k the marks, too, but not the Q-Former's projection.
 """
 

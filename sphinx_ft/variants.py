@@ -2,7 +2,7 @@
 
 What is theirs: encoders and how each is fed, padding and grid, what becomes of sub-images. Language models
 are known by their sizes alone; their weights come with the released files, or from where a training starts.
-Source: fact sheet 04, section 2, and 05, section 7. Of SPHINX-X's own neither files nor code with skip tokens
+Source: docs/sources/sphinx.md#variants. Of SPHINX-X's own neither files nor code with skip tokens
 were released; they follow the paper, and where it is silent what is said in ``tokens.py``.
 """
 

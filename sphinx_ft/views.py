@@ -5,7 +5,7 @@ whole of it, then the cells of the grid, row by row. Which cells hold padding al
 size, so nobody has to look at pixels. A grid whose rows and columns differ covers a part of the square that
 has its shape; the picture is padded so that it lies inside. Encoders and files are not known here.
 
-Source: fact sheet 04, sections 2, 4 and 5.
+Source: docs/sources/sphinx.md#variants.
 
 Dimensions: I images, P views that are cut out, S side of the square, v side of a view, in pixels.
 """

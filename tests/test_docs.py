@@ -12,7 +12,12 @@ from llama_adapter.arguments import parse
 from llama_adapter.cli import PROGRAM, find_verb, load_verb, select
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = sorted(
+    path
+    for name in ("llama_adapter", "imagebind_llm", "sphinx_ft", "tests", "examples", "benchmarks")
+    for path in (ROOT / name).rglob("*.py")
+)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted(path for kind in ("*.yaml", "*.yml") for path in (ROOT / "examples").rglob(kind))
 
 # Stands in for a run's file where a page names one without showing it.
@@ -91,3 +96,30 @@ def test_links_within_the_project_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def anchors(page):
+    """What the headings of a page are called in links, as GitHub makes them."""
+    titles = re.findall(r"^#+ +(.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_pages_and_headings_that_code_cites_exist():
+    cited = [
+        (path, page, anchor)
+        for path in CODE
+        for page, anchor in re.findall(r"(docs/[\w/.-]+\.md)(?:#([\w-]+))?", path.read_text())
+    ]
+    assert len(cited) > 40
+    wrong = [
+        f"{path.relative_to(ROOT)}: {page}#{anchor}"
+        for path, page, anchor in cited
+        if not (ROOT / page).is_file() or (anchor and anchor not in anchors(ROOT / page))
+    ]
+    assert wrong == []
+
+
+def test_nothing_cites_a_document_that_is_not_here():
+    elsewhere = re.compile(r"fact[ \n#]+sheet|DESIGN\.md|shared/reference", flags=re.IGNORECASE)
+    files = [path for path in [*CODE, *PAGES] if path != Path(__file__)]
+    assert [str(path.relative_to(ROOT)) for path in files if elsewhere.search(path.read_text())] == []

@@ -3,7 +3,7 @@
 Training-free: the nearest pictures' embeddings, weighted by a softmax of their similarities, are blended with
 the embedding that asked. A cache is a folder that ``cache build`` made, or an index file like the official
 ``knn.index``. What is unusual: with a folder the similarities and embeddings are always those of the stored
-features; an index only proposes rows. Source: fact sheet 07, section 6, row 13.
+features; an index only proposes rows. Source: docs/sources/llama-adapter.md#arithmetic, 13.
 
 Dimensions: B queries, K neighbours, E width of the shared space.
 """

@@ -1,7 +1,7 @@
 """Settings of ImageBind's towers; the defaults are the published model's.
 
 Unusual: ``modalities`` says which of the towers that a folder describes are built, so that a part of a model
-can be loaded. Source: fact sheet 01, sections 2 to 5; for points 03.
+can be loaded. Source: docs/sources/imagebind.md#sizes.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Unusual: the first centre is the point farthest from the centroid, so that a cloud has one result; the
 published code draws it at random in every pass. Clouds of one batch may have different numbers of points.
-Source: fact sheet 03, steps 1 and 2.
+Source: docs/sources/imagebind.md#point-encoder, 1 and 2.
 
 Dimensions: B clouds, N points of a cloud, G groups, K points of a group.
 """

@@ -1,7 +1,7 @@
 """The names of ImageBind's official tensors, and of Point-Bind's, beside ours.
 
 Unusual: names of ours are turned into official ones, part by part; which tensors there are, our model says.
-Two kinds are stored in another form. Source: fact sheets 01 and 03.
+Two kinds are stored in another form. Source: docs/sources/imagebind.md#heads.
 
 Dimensions: D width; W width before the head; L tokens of a text; ``...`` any shape.
 """

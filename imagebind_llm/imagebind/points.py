@@ -1,6 +1,7 @@
 """The point encoder of Point-Bind: a small network per group of points, then a transformer over the groups.
 
-Unusual: centres' positions are added to the input of every block. Source: fact sheet 03, steps 3 to 7.
+Unusual: centres' positions are added to the input of every block.
+Source: docs/sources/imagebind.md#point-encoder, 3 to 7.
 
 Dimensions: B clouds, N points of a cloud, G groups, K points of a group, C width of a group's features, D
 width of the tokens, W width before the head.

@@ -2,7 +2,7 @@
 
 Unusual: overlapping clips share their samples, as in the published code, so that the mean which is taken off
 one clip is missing in the next (``ProcessorConfig.shared_samples``). Samples stay within -1 and 1.
-Source: fact sheet 02, "Audio".
+Source: docs/sources/imagebind-preprocessing.md#audio.
 
 Dimensions: C channels, N samples, K clips, M mel bands, F frames.
 """

@@ -1,6 +1,7 @@
 """Which seconds of a recording its clips are; the same for videos and sounds.
 
-Unusual: fractions, not floats, so that whole samples come out. Source: fact sheet 02, "Clip times".
+Unusual: fractions, not floats, so that whole samples come out.
+Source: docs/sources/imagebind-preprocessing.md#clip-times.
 """
 
 from fractions import Fraction

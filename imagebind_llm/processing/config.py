@@ -1,6 +1,7 @@
 """Settings of the processor; the defaults are the published preprocessing.
 
-Source: fact sheet 02. Depth, heat and IMU have no published loader: the defaults are what users found to
+Source: docs/sources/imagebind-preprocessing.md. Depth, heat and IMU have no published loader: the defaults
+are what users found to
 reproduce the published results.
 """
 

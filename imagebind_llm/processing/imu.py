@@ -1,8 +1,8 @@
 """IMU recordings: three axes of an accelerometer, then three of a gyroscope.
 
 Unusual: a recording of more than ten seconds becomes several clips, whose embeddings the model averages; what
-is left at the end is not used. Nothing official exists for files; no normalisation is published. Source: fact
-sheet 02.
+is left at the end is not used. Nothing official exists for files; no normalisation is published.
+Source: docs/sources/imagebind-preprocessing.md#depth-thermal-imu.
 
 Dimensions: C channels, N samples, K clips.
 """

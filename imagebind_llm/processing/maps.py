@@ -1,8 +1,8 @@
 """Depth maps and thermal pictures.
 
 Unusual: nothing is official here; the recipes are those with which users reproduced published results. A
-pixel whose depth is unknown (0, NaN or infinite) gets disparity 0, like a point at infinity. Source: fact
-sheet 02.
+pixel whose depth is unknown (0, NaN or infinite) gets disparity 0, like a point at infinity.
+Source: docs/sources/imagebind-preprocessing.md#depth-thermal-imu.
 
 Dimensions: S height and width of the result.
 """

@@ -1,6 +1,6 @@
 """Pictures, and maps of one value per pixel, at the size that the towers take.
 
-Source: fact sheet 02, "Image" and "Depth, thermal, IMU".
+Source: docs/sources/imagebind-preprocessing.md#pictures.
 
 Dimensions: S height and width of the result.
 """

@@ -3,7 +3,7 @@
 Unusual: the filters of all phases are one convolution, so torch does the work. The published filter
 (torchaudio's default) is short and lets a little pass above its cut-off; soxr's is steeper. The highest mel
 bands differ most.
-Source: fact sheet 02, "Audio".
+Source: docs/sources/imagebind-preprocessing.md#audio.
 
 Dimensions: C channels, N samples, P phases, K width of the filters.
 """

@@ -1,6 +1,7 @@
 """Texts -> token ids of CLIP's tokenizer, whose vocabulary open_clip brings.
 
-Source: fact sheet 02, "Text", and 01, section 6.
+Source: docs/sources/imagebind-preprocessing.md#text and
+docs/sources/imagebind.md#end-of-text.
 
 Dimensions: B texts, L tokens of each.
 """

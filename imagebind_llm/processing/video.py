@@ -1,7 +1,8 @@
 """Videos -> clips of two frames, three crops each.
 
 Unusual: two passes over a file. The first counts packets without decoding; the second keeps the frames that
-are wanted and no others. Frames are chosen by number, at the mean rate. Source: fact sheet 02, "Video".
+are wanted and no others. Frames are chosen by number, at the mean rate.
+Source: docs/sources/imagebind-preprocessing.md#video.
 
 Dimensions: K clips, H height, W width of a frame, V views (crops of all clips), S height and width of a view.
 """

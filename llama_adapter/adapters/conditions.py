@@ -2,8 +2,8 @@
 
 Whatever computes them, a *conditioner*, is outside; gradients reach it through the prompts. LLaMA-Adapter's
 multimodal V1 adds one vector to all prompts, V2 a vector to each prompt of every adapted layer, ImageBind-LLM
-a vector to a single prompt (fact sheet 07, section 6, rows 8 and 11). How rows find their record is said in
-``forward_context.py``.
+a vector to a single prompt (docs/sources/llama-adapter.md#arithmetic, 8 and 11). How rows find their record
+is said in ``forward_context.py``.
 
 Dimensions: R records, P prompt length, H hidden size, B rows, T tokens per row; A is P, or 1 for one vector
 for all prompts.

@@ -4,8 +4,8 @@ Each delta changes what goes into the map, what comes out of it, or both; it nev
 quantised base works. A new delta is a config and a module with one ``@register_delta`` line, in a file of its
 own that ``adapters/__init__.py`` imports.
 
-Sources: LLaMA-Adapter V2 (arXiv 2304.15010, section 3.1) for bias and scale; fact sheet 07, section 6, rows 4
-to 6: chat models scale the input, LoRA has no alpha / rank factor, and prompts do not see LoRA.
+Sources: LLaMA-Adapter V2 (arXiv 2304.15010, section 3.1) for bias and scale; chat models scale the input,
+LoRA has no alpha / rank factor, and prompts do not see LoRA (docs/sources/llama-adapter.md#arithmetic, 3 to 6).
 
 Dimensions: N input width, M output width, R rank; ``...`` any leading dimensions.
 """

@@ -1,4 +1,4 @@
-"""Published combinations of parts, by name. Sources: fact sheet 07, sections 2, 3 and 6."""
+"""Published combinations of parts, by name. Sources: docs/sources/llama-adapter.md#optimisation, #sizes."""
 
 from typing import Any
 

@@ -2,7 +2,8 @@
 
 Maps whose output is split give rows to each file, those whose input is split columns, and token embeddings
 are split by channel. Stacked experts are split inside each expert; experts with tensors of their own are
-dealt out whole. Everything else is in every file. Source: fact sheet 05, section 7.
+dealt out whole. Everything else is in every file.
+Source: docs/sources/llama2-accessory.md#tensor-parallel-files.
 """
 
 import re

@@ -4,7 +4,7 @@ What our format has no place for (key prefix, container, gates of layers without
 sidecar file that a conversion leaves in the folder. Without it the official code's own habits are used, and
 the command says which.
 
-Source: fact sheet 07, sections 4 to 6.
+Source: docs/sources/llama-adapter.md#files.
 """
 
 from typing import Any

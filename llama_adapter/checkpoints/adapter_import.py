@@ -3,7 +3,7 @@
 Unusual: PEFT itself says which tensors of which shapes the adapter has, from a base model on the meta device.
 The file must supply each of them, and every tensor of the file must be accounted for.
 
-Source: fact sheet 07, sections 3 to 6.
+Source: docs/sources/llama-adapter.md#files.
 """
 
 import importlib

@@ -7,7 +7,7 @@ One official tensor is no pair: ``adapter_query.weight``, or ``prefix_query.weig
 the prompts of all adapted layers. It is cut into rows named ``adapter_query.weight[layer]`` before anything
 else looks at it, and joined at the end of the way back.
 
-Source: fact sheet 07, sections 4 to 6, and the key lists beside it.
+Source: docs/sources/llama-adapter.md#files.
 
 Dimensions: P prompt length; H hidden size; L adapted layers; Q query heads.
 """

@@ -1,6 +1,6 @@
 """Meta's LLaMA folders: consolidated.NN.pth, params.json, tokenizer.model; also LLaMA2-Accessory's.
 
-Source: fact sheets 05, section 7, and 07, section 5.
+Source: docs/sources/llama2-accessory.md#files.
 """
 
 from collections.abc import Collection

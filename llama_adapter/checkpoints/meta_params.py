@@ -2,8 +2,8 @@
 
 params.json leaves things out: the vocabulary may be -1, the MLP's width is a rule with rounding, the context
 length is nowhere. What the weights show is taken from them, the rest from the release that the file belongs
-to. LLaMA2-Accessory's config.json has the same settings. Source: the params.json files of the releases; fact
-sheet 05, section 7.
+to. LLaMA2-Accessory's config.json has the same settings.
+Source: the params.json files of the releases; docs/sources/llama2-accessory.md#files.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,8 @@
 
 Mistral's first release stacks a layer's experts in three tensors (``block_sparse_moe.w1``, the second map
 transposed); LLaMA2-Accessory does so under ``feed_forward``; Mistral's own code, and Accessory's other model,
-have one module per expert, whole in one of the files. Source: fact sheets 04 and 05, section 7.
+have one module per expert, whole in one of the files.
+Source: docs/sources/llama2-accessory.md#language-models.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,6 @@
 """What Meta's LLaMA code and transformers call the same tensors; nothing here knows adapters.
 
-Source: fact sheet 07, section 5.
+Source: docs/sources/llama-adapter.md#names-and-rotary-order.
 """
 
 from jaxtyping import Shaped

@@ -2,7 +2,7 @@
 
 Meta rotates neighbouring rows (pairs), transformers rotates row i with row i + D/2 (halves). What makes
 queries or keys (weights, biases, LoRA's up matrices) is therefore reordered head by head on the way; what
-makes values is not. Source: fact sheet 07, section 5.
+makes values is not. Source: docs/sources/llama-adapter.md#names-and-rotary-order.
 
 Dimensions: N rows = heads x D; D head size; ``...`` anything after the rows.
 """

@@ -4,7 +4,7 @@ Queries stand before the image's tokens, all of them pass the blocks together, a
 queries is kept: one vector per prompt. Modules bear the names of the official files, so that a state dict is
 what ``convert`` keeps in ``conditioner.safetensors``. Every LayerNorm has eps 1e-5, GELU is exact.
 
-Source: fact sheet 07, section 3 (initial values) and section 6, rows 8 and 9.
+Source: docs/sources/llama-adapter.md#initial-values, and #arithmetic, 8 and 9.
 
 Dimensions: R records, N image tokens, C their width, P queries, one per prompt, W width of the blocks, L
 length of a sequence, H hidden size of the language model.

@@ -1,7 +1,7 @@
 """LLaMA2-Accessory's lists of data: a YAML file whose ``META`` names files, types, folders and shares.
 
 Its entries become sources, so that such a file is a source like any other. Paths are looked up as there:
-where the program was started. Source: fact sheet 05, section 3.
+where the program was started. Source: docs/sources/llama2-accessory.md#data-lists.
 """
 
 from collections.abc import Sequence

@@ -3,9 +3,9 @@
 Rows of two kinds, such as those with an image and those without, never share an optimiser step: so each step
 can train what belongs to its kind. Each kind is planned for itself, its batches are cut into steps, and the
 steps of all kinds are shuffled. What is unusual: a *part* of an epoch counts as an epoch, as LLaMA-Adapter
-V2's stage on image-text pairs has it (fact sheet 07, section 2, ``split_epoch``): schedules, evaluation and
-checkpoints then count parts. With sizes, steps are those of LLaMA2-Accessory's sampler (fact sheet 05,
-section 5). What the kinds mean is not known here.
+V2's stage on image-text pairs has it (docs/sources/llama-adapter.md#optimisation): schedules, evaluation and
+checkpoints then count parts. With sizes, steps are those of LLaMA2-Accessory's sampler
+(docs/sources/llama2-accessory.md#sampler). What the kinds mean is not known here.
 
 Dimension letters: N rows.
 """

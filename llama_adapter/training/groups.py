@@ -1,10 +1,11 @@
 """Which parts of a model train, and on which records: phases and disjoint parameter groups as settings.
 
 LLaMA-Adapter V2 trains image-text pairs and instructions on disjoint parameters, in two stages or jointly
-(arXiv 2304.15010, section 3; fact sheet 07, section 3). Both are lists of groups here: a stage is one group,
-joint training are two that take different records. What is unusual: parts are known by the names that their
-tensors have, so a part that another package registers needs no entry. A parameter outside its records' steps
-is not just without gradient: it has none, so that neither momentum nor weight decay moves it.
+(arXiv 2304.15010, section 3; docs/sources/llama-adapter.md#what-trains). Both are lists of groups here: a
+stage is one group, joint training are two that take different records. What is unusual: parts are known by
+the names that their tensors have, so a part that another package registers needs no entry. A parameter
+outside its records' steps is not just without gradient: it has none, so that neither momentum nor weight
+decay moves it.
 """
 
 import re

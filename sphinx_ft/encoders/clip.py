@@ -1,7 +1,7 @@
 """OpenAI's CLIP ViT-L/14: class token and patches behind the last norm, without the projection.
 
 The published models have OpenAI's weights, whose activation is QuickGELU; which one they were trained with in
-SPHINX is not known, the published code's default is GELU. Source: fact sheet 04, section 6.
+SPHINX is not known, the published code's default is GELU. Source: docs/sources/sphinx.md#clips-activation.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """OpenCLIP's ConvNeXt-XXL: the last feature map, each place through the head's norm.
 
-It has no class token. Source: fact sheet 04, section 1.
+It has no class token. Source: docs/sources/sphinx.md#encoders.
 """
 
 from dataclasses import dataclass, field

@@ -2,7 +2,7 @@
 
 Unusual: its table of positions, made for 37 x 37 patches, is resized as the original code of 2023 did it, by
 a scale that is 0.1 patches too large. transformers resizes to the exact size, which gives other numbers.
-Source: fact sheet 04, section 1.
+Source: docs/sources/sphinx.md#encoders.
 
 Dimensions: P views, N tokens, C width, s side of the input in pixels.
 """

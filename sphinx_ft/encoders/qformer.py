@@ -1,6 +1,6 @@
 """BLIP-2's image transformer and Q-Former: the last states of its queries.
 
-It takes CLIP's normalisation. Source: fact sheet 04, section 1.
+It takes CLIP's normalisation. Source: docs/sources/sphinx.md#encoders.
 
 Dimensions: P views, Q queries, C width of the Q-Former, s side of the input in pixels.
 """

@@ -61,7 +61,7 @@ def random_model(config, seed=0):
 
 
 def share(name, tensor, index, count, experts=0):
-    """What one of ``count`` files holds of an official tensor, by fact sheet 05, section 7."""
+    """What one of ``count`` files holds of an official tensor, by docs/sources/llama2-accessory.md."""
     if found := re.fullmatch(r"layers\.\d+\.feed_forward\.w[123]", name):
         return tensor.view(experts, -1, tensor.shape[1]).chunk(count, dim=1)[index].flatten(0, 1).clone()
     found = re.search(r"(?:^|\.)(tok_embeddings|output|attention\.w.|feed_forward\.w.)\.weight$", name)

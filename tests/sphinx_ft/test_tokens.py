@@ -1,4 +1,4 @@
-"""Numbers of tokens: those of the fact sheet, and those that the model makes."""
+"""Numbers of tokens: those of docs/sources/sphinx.md#variants, and those that the model makes."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ PUBLISHED = {
     "sphinx-moe": 291,
     "sphinx-moe-1k": 1455,
 }
-"""Image words of fact sheet 04, section 2."""
+"""Tokens of an image, by docs/sources/sphinx.md#variants."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
