@@ -18,7 +18,10 @@ from llama_adapter.errors import UserError
 
 GIB = 2**30
 
-_NVLINK_3, _NVLINK_4, _PCIE_4, _PCIE_5, _PCIE_3 = 300e9, 450e9, 32e9, 64e9, 16e9
+_NVLINK_2, _NVLINK_3, _NVLINK_4, _PCIE_4, _PCIE_5, _PCIE_3 = 150e9, 300e9, 450e9, 32e9, 64e9, 16e9
+
+_OTHER_MODELS = {"Ti", "SUPER", "Laptop", "D", "NVL", "MIG", "Max"}
+"""Words in a name that make it another model, or a part of one, than the name without them."""
 
 CPU = "cpu"
 """Name of the device that is measured."""
@@ -31,7 +34,7 @@ class Device:
     name: str
     """What it is called here, for example ``a100-80gb``."""
     pieces: tuple[str, ...]
-    """Texts that all stand in the name torch gives it."""
+    """Words that all stand in the name torch gives it."""
     half_flops: float
     """Peak FLOP/s of matrix products in bf16 (fp16 where there is no bf16), dense, sums in fp32."""
     tf32_flops: float
@@ -72,8 +75,8 @@ GPUS = (
     _gpu("h200", "H200", (989, 494, 67), (140.4, 4800), _NVLINK_4),
     _gpu("h100-pcie", "H100+PCIe", (756, 378, 51), (79.6, 2000), _PCIE_5),
     _gpu("h100", "H100", (989, 494, 67), (79.6, 3350), _NVLINK_4),
-    _gpu("a100-80gb", "A100+80", (312, 156, 19.5), (80, 2039), _NVLINK_3),
-    _gpu("a100-40gb", "A100", (312, 156, 19.5), (40, 1555), _NVLINK_3),
+    _gpu("a100-80gb", "A100+80GB", (312, 156, 19.5), (80, 2039), _NVLINK_3),
+    _gpu("a100-40gb", "A100+40GB", (312, 156, 19.5), (40, 1555), _NVLINK_3),
     _gpu("a10g", "A10G", (70, 35, 35), (22.5, 600), _PCIE_4),
     _gpu("a10", "A10", (125, 62.5, 31.2), (22.5, 600), _PCIE_4),
     _gpu("l40s", "L40S", (362, 183, 91.6), (45, 864), _PCIE_4),
@@ -81,7 +84,7 @@ GPUS = (
     _gpu("l4", "L4", (121, 60, 30.3), (22.5, 300), _PCIE_4),
     _gpu("rtx4090", "4090", (165, 82.6, 82.6), (24, 1008), _PCIE_4),
     _gpu("rtx3090", "3090", (71, 35.6, 35.6), (24, 936), _PCIE_4),
-    _gpu("v100", "V100", (125, 15.7, 15.7), (32, 900), _PCIE_3),
+    _gpu("v100", "V100+SXM2+32GB", (125, 15.7, 15.7), (32, 900), _NVLINK_2),
     _gpu("t4", "T4", (65, 8.1, 8.1), (15, 320), _PCIE_3),
 )
 """Known GPUs. Of several that fit a name the first counts, so special ones stand before general ones."""
@@ -89,7 +92,10 @@ GPUS = (
 
 def known_gpu(torch_name: str) -> Device | None:
     """The GPU that torch calls by this name; None where it is not in the table."""
-    return next((gpu for gpu in GPUS if all(piece in torch_name for piece in gpu.pieces)), None)
+    words = set(re.findall(r"[A-Za-z0-9]+", torch_name))
+    if words & _OTHER_MODELS:
+        return None
+    return next((gpu for gpu in GPUS if words.issuperset(gpu.pieces)), None)
 
 
 def find_device(name: str) -> Device:

@@ -5,7 +5,7 @@ quantised base works. A new delta is a config and a module with one ``@register_
 own that ``adapters/__init__.py`` imports.
 
 Sources: LLaMA-Adapter V2 (arXiv 2304.15010, section 3.1) for bias and scale; chat models scale the input,
-LoRA has no alpha / rank factor, and prompts do not see LoRA (docs/sources/llama-adapter.md#arithmetic, 3 to 6).
+LoRA has no alpha / rank factor, and prompts do not see it (docs/sources/llama-adapter.md#arithmetic, 3 to 6).
 
 Dimensions: N input width, M output width, R rank; ``...`` any leading dimensions.
 """
