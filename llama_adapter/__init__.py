@@ -19,5 +19,5 @@ __all__ = ["UserError", "ZeroInitConfig"]
 
 __getattr__ = lazy_attributes(__name__, {"ZeroInitConfig": "llama_adapter.adapters"})
 
-when_imported("peft", lambda: importlib.import_module("llama_adapter.adapters"))
+when_imported("peft", lambda: importlib.import_module("llama_adapter.adapters.registration"))
 announce()

@@ -6,13 +6,12 @@ module's own code. It knows nothing of what it imports.
 """
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from llama_adapter.errors import UserError
 
@@ -39,7 +38,7 @@ def when_imported(module: str, action: Callable[[], object]) -> None:
     """Calls `action` once, as soon as the module has been imported; at once if that has happened already.
 
     Args:
-        module: a top-level module.
+        module: its full name.
         action: takes nothing; what it raises appears at the import.
     """
     if module in sys.modules:
@@ -70,39 +69,55 @@ def needed(module: str, package: str, user: str = "Images", extra: str = "vision
 
 
 class _Watch(MetaPathFinder):
-    """Stands first in line, waits for one name, and leaves when it comes."""
+    """Waits in the line of finders for one name, until a module of that name has been run.
+
+    Many a program only asks whether a package is there, and never runs the spec that it is given; so a spec
+    is no sign that the module comes, and each one brings the action along.
+    """
 
     def __init__(self, module: str, action: Callable[[], object]) -> None:
         self.module = module
         self.action = action
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The module's ordinary spec, with a loader that also runs the action; None for any other module."""
-        if fullname != self.module:
+        """What the finders behind this one know, with a loader that also acts; None for any other module."""
+        if fullname != self.module or self not in sys.meta_path:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _LoadThenAct(spec.loader, self.action)
-        return spec
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = find(fullname, path, target) if find else None
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):  # a namespace without code has nothing to act behind
+                    spec.loader = cast("Any", _LoadThenAct(spec.loader, self))
+                return spec
+        return None
+
+    def act(self) -> None:
+        """Leaves the line and acts, unless that has happened: a module may be run twice."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self.action()
 
 
-class _LoadThenAct(Loader):
-    """The module's own loader, followed by the action."""
+class _LoadThenAct:
+    """The module's own loader, followed by the action; whatever else one asks a loader, its own answers."""
 
-    def __init__(self, loader: Any, action: Callable[[], object]) -> None:
-        self.loader = loader
-        self.action = action
+    def __init__(self, loader: Any, watch: _Watch) -> None:
+        self._own = loader
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the module's own loader does."""
-        module: ModuleType | None = self.loader.create_module(spec)
+        module: ModuleType | None = self._own.create_module(spec)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Runs the module's code, gives it its own loader back, then acts."""
         if module.__spec__ is not None:
-            module.__spec__.loader = self.loader
-        module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        self.action()
+            module.__spec__.loader = self._own
+        module.__loader__ = self._own
+        self._own.exec_module(module)
+        self._watch.act()

@@ -1,7 +1,11 @@
 """Imports on demand: at once, later, exactly once, and without changing the module."""
 
+import importlib
+import importlib.util
+import inspect
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -39,6 +43,79 @@ def test_two_actions_both_run(module):
     when_imported(module, lambda: seen.append("second"))
     __import__(module)
     assert sorted(seen) == ["first", "second"]
+
+
+@pytest.mark.parametrize("probes", [1, 3])
+def test_a_look_whether_the_module_is_there_uses_nothing_up(module, probes):
+    seen = []
+    when_imported(module, lambda: seen.append("first"))
+    when_imported(module, lambda: seen.append("second"))
+    for _ in range(probes):
+        assert importlib.util.find_spec(module).origin.endswith(f"{module}.py")
+    assert seen == []
+    __import__(module)
+    assert sorted(seen) == ["first", "second"]
+    assert not any(getattr(finder, "module", None) == module for finder in sys.meta_path)
+
+
+def test_a_probed_spec_serves_as_the_ordinary_one_does(module):
+    when_imported(module, lambda: None)
+    spec = importlib.util.find_spec(module)
+    assert "value = 3" in spec.loader.get_source(module)
+    assert spec.loader.is_package(module) is False
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.value == 3
+    assert "value = 3" in inspect.getsource(made)
+
+
+def test_a_module_that_fails_is_waited_for_again(module, tmp_path):
+    source = tmp_path / f"{module}.py"
+    good = source.read_text()
+    source.write_text("raise ImportError('not yet')\n")
+    seen = []
+    when_imported(module, lambda: seen.append(1))
+    with pytest.raises(ImportError, match="not yet"):
+        __import__(module)
+    assert seen == []
+    source.write_text(good + "# longer, so that no stale bytecode is taken\n")
+    importlib.invalidate_caches()
+    __import__(module)
+    assert seen == [1]
+
+
+def test_threads_that_import_at_once_act_once(module):
+    seen = []
+    when_imported(module, lambda: seen.append(threading.get_ident()))
+    start = threading.Barrier(8)
+
+    def load():
+        start.wait()
+        importlib.util.find_spec(module)
+        assert __import__(module).value == 3
+        assert seen, "nobody sees the module before the action is over"
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 1
+
+
+def test_submodules_are_waited_for_too(tmp_path, monkeypatch):
+    package = tmp_path / "late_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "part.py").write_text("value = 5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = []
+    when_imported("late_package.part", lambda: seen.append(sys.modules["late_package.part"].value))
+    assert importlib.util.find_spec("late_package.part") is not None
+    importlib.import_module("late_package.part")
+    assert seen == [5]
+    sys.modules.pop("late_package.part")
+    sys.modules.pop("late_package")
 
 
 def test_action_runs_at_once_when_the_module_is_there(module):

@@ -3,20 +3,11 @@
 Importing this package registers the method, once per process.
 """
 
-from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-from peft.utils import register_peft_method
+import peft  # noqa: F401 - first, while nothing else of this package is being imported; see registration.py
 
+from llama_adapter.adapters import registration  # noqa: F401
 from llama_adapter.adapters.conditions import prompt_context
 from llama_adapter.adapters.config import ZeroInitConfig
-from llama_adapter.adapters.peft_type import ZERO_INIT
 from llama_adapter.adapters.tuner import ZeroInitModel
-
-if ZERO_INIT not in PEFT_TYPE_TO_TUNER_MAPPING:
-    register_peft_method(name="zero_init", config_cls=ZeroInitConfig, model_cls=ZeroInitModel)
-elif PEFT_TYPE_TO_TUNER_MAPPING[ZERO_INIT] is not ZeroInitModel:
-    raise ImportError(
-        f"peft already has a method 'zero_init': {PEFT_TYPE_TO_TUNER_MAPPING[ZERO_INIT]!r}. "
-        f"Install a peft release without it, or update llama-adapter."
-    )
 
 __all__ = ["ZeroInitConfig", "ZeroInitModel", "prompt_context"]

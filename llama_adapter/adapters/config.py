@@ -1,12 +1,12 @@
 """``ZeroInitConfig``: all options of the method, as PEFT stores them in adapter_config.json."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from peft import PeftConfig
 
-from llama_adapter.adapters.deltas import DeltaConfig, parse_delta
+from llama_adapter.adapters.deltas import BLOCKS, DeltaConfig, parse_delta
 from llama_adapter.adapters.norms import NormConfig, parse_norms
 from llama_adapter.adapters.peft_type import ZERO_INIT
 from llama_adapter.adapters.presets import PRESETS
@@ -62,12 +62,22 @@ class ZeroInitConfig(PeftConfig):
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     """Rows of the input embeddings to train and save, such as those of added tokens; a mapping names the
     embeddings. TRL sets it when it adds the tokens of a chat template."""
+    target_modules: list[str] | str | None = None
+    """Linear maps of the deltas that name no targets themselves, as in PEFT: names, or ends of paths; a
+    pattern for whole paths; or all-linear."""
+    exclude_modules: list[str] | str | None = None
+    """Modules that stay as they are, as in PEFT: names, or ends of paths; or a pattern for whole paths."""
+    layers_to_transform: list[int] | int | None = None
+    """Positions of the layers to adapt, as in PEFT; in place of prompt_layers and delta_layers."""
+    layers_pattern: list[str] | str | None = None
+    """Name of the list of layers that layers_to_transform counts, where a model has several."""
+    ensure_weight_tying: bool = False
+    """Whether embeddings in modules_to_save or trainable_token_indices stay tied to the layers that share
+    their weights."""
     format_version: int = FORMAT_VERSION
     """Version of this format."""
     base_fingerprint: dict[str, Any] | None = None
     """What the base model looked like; filled in when the adapter is attached, compared when it is loaded."""
-
-    target_modules: ClassVar[None] = None  # PEFT reads it; the targets follow from the options above
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,8 +89,10 @@ class ZeroInitConfig(PeftConfig):
             if getattr(self, name) is None:
                 setattr(self, name, default)
         self.preset = None
+        self._read_target_options()
         self.deltas = list(self.linear_deltas)
         self.norms = self.tuned_norms
+        self._check_layers()
         self._check_values()
 
     @property
@@ -110,7 +122,10 @@ class ZeroInitConfig(PeftConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, for adapter_config.json."""
-        return asdict(self)
+        options = asdict(self)
+        if isinstance(self.target_modules, set):  # PEFT puts the names behind all-linear there
+            options["target_modules"] = sorted(self.target_modules)
+        return options
 
     def _defaults(self) -> dict[str, Any]:
         """Values of options that were not given: the preset's, then the method's."""
@@ -123,7 +138,32 @@ class ZeroInitConfig(PeftConfig):
             "new_gate": False,
             "deltas": [],
         }
-        return method | (PRESETS[self.preset] if self.preset else {})
+        chosen = method | (PRESETS[self.preset] if self.preset else {})
+        if self.layers_to_transform is not None:
+            chosen.pop("prompt_layers", None)
+        return chosen
+
+    def _read_target_options(self) -> None:
+        """Bring PEFT's options for modules and layers into one form; give deltas their default targets."""
+        if not isinstance(self.target_modules, str | None):
+            self.target_modules = list(self.target_modules)
+        if isinstance(self.layers_to_transform, int):
+            self.layers_to_transform = [self.layers_to_transform]
+        if isinstance(self.layers_pattern, str):
+            self.layers_pattern = [self.layers_pattern]
+        if self.ensure_weight_tying:
+            self.modules_to_tie: set[str] | None = (
+                None  # PEFT looks for it; which they are is known with the model
+            )
+        deltas = self.linear_deltas
+        if self.target_modules is None:
+            deltas = [replace(d, targets=list(BLOCKS)) if d.targets is None else d for d in deltas]
+        elif all(delta.targets is not None for delta in deltas):
+            raise UserError(
+                f"target_modules={self.target_modules!r} is for deltas without targets of their own, and "
+                f"there are none. Leave it out, or add such a delta: deltas=['lora']."
+            )
+        self.deltas = list(deltas)
 
     def _check_format(self) -> None:
         """Refuse a file of a later format."""
@@ -132,6 +172,21 @@ class ZeroInitConfig(PeftConfig):
                 f"This adapter has format version {self.format_version}, newer than {FORMAT_VERSION}. "
                 f"Use a newer program: pip install --upgrade llama-adapter."
             )
+
+    def _check_layers(self) -> None:
+        """Refuse two options that say which layers, or one that says half of it."""
+        if self.layers_to_transform is None:
+            if self.layers_pattern:
+                raise UserError(
+                    f"layers_pattern={self.layers_pattern!r} says what layers_to_transform counts. Set both."
+                )
+            return
+        for name in ("prompt_layers", "delta_layers"):
+            if getattr(self, name) is not None:
+                raise UserError(
+                    f"Both layers_to_transform={self.layers_to_transform} and {name}={getattr(self, name)} "
+                    f"came. Use one of them."
+                )
 
     def _check_values(self) -> None:
         """Refuse values that fit no model."""

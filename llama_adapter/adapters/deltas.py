@@ -2,7 +2,7 @@
 
 Each delta changes what goes into the map, what comes out of it, or both; it never touches the weight, so a
 quantised base works. A new delta is a config and a module with one ``@register_delta`` line, in a file of its
-own that ``adapters/__init__.py`` imports.
+own that ``adapters/__init__.py`` imports; ``tests/adapters/delta_contract.py`` checks what it must keep.
 
 Sources: LLaMA-Adapter V2 (arXiv 2304.15010, section 3.1) for bias and scale; chat models scale the input,
 LoRA has no alpha / rank factor, and prompts do not see it (docs/sources/llama-adapter.md#arithmetic, 3 to 6).
@@ -24,14 +24,19 @@ DELTAS: dict[str, tuple[type["DeltaConfig"], type["Delta"]]] = {}
 """Kind -> its config and its module."""
 
 
+BLOCKS = ("attention", "mlp")
+"""Halves of a layer."""
+
+
 @dataclass(kw_only=True)
 class DeltaConfig:
     """Which linear maps of the adapted layers get a delta."""
 
     kind: str = ""
     """Name of the delta, as registered."""
-    targets: list[str] = field(default_factory=lambda: ["attention", "mlp"])
-    """Halves of the layer (attention, mlp) or names of linear maps such as q_proj."""
+    targets: list[str] | None = None
+    """Halves of the layer (attention, mlp) or names of linear maps such as q_proj; without them the adapter's
+    target_modules, or both halves."""
     exclude: list[str] = field(default_factory=list)
     """Names of linear maps that ``targets`` would take and that stay as they are."""
 
@@ -45,8 +50,9 @@ class Delta(nn.Module):
     """Whether a map that had no bias has one after the delta was folded into it."""
     neutral: ClassVar[dict[str, float] | None] = None
     """Value of each parameter, in all its elements, under which the delta changes nothing; None where there
-    is none, and so no way to apply the delta to some rows of a batch alone. Where there is, the methods below
-    are called with parameters of each row (R, ...), vectors as (R, 1, width), for inputs (R, T, ...)."""
+    is none. Where there is, adapters that differ in parameters alone share one operation per batch: the
+    methods below are called with parameters of each row (R, ...), vectors as (R, 1, width), for inputs
+    (R, T, ...). Otherwise each adapter's delta is called with its own rows."""
 
     def __init__(self, config: DeltaConfig, in_features: int, out_features: int) -> None:
         super().__init__()

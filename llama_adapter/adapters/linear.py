@@ -6,27 +6,25 @@ Dimensions: N input width, M output width; ``...`` any leading dimensions.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from jaxtyping import Float
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from llama_adapter.adapters.deltas import DELTAS, Delta, DeltaConfig
 from llama_adapter.adapters.families import EXPERTS_3D, model_type_of
 from llama_adapter.adapters.layer import Attach, Plan, ZeroInitLayer, active_in, routing_in, wrap_once
-from llama_adapter.adapters.row_deltas import RowDelta, deltas_of_rows
-from llama_adapter.adapters.structure import (
-    Site,
-    has_expert_parameters,
-    linear_features,
-    linear_sites,
-    placement,
-)
+from llama_adapter.adapters.row_deltas import AnyRowDelta, deltas_of_rows
+from llama_adapter.adapters.structure import has_expert_parameters, linear_features, placement
+from llama_adapter.adapters.targets import targeted
 from llama_adapter.errors import UserError
 from llama_adapter.forward_context import Routing, copies_per_record
 
-BLOCKS = ("attention", "mlp")
+if TYPE_CHECKING:
+    from llama_adapter.adapters.config import ZeroInitConfig
 
 
 class ZeroInitLinear(ZeroInitLayer):
@@ -35,6 +33,7 @@ class ZeroInitLinear(ZeroInitLayer):
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self.in_features, self.out_features = cast("tuple[int, int]", linear_features(base_layer))
         self.adapter_layer_names: tuple[
             str, ...
         ] = ()  # one ModuleDict per kind of delta, made when first needed
@@ -53,14 +52,29 @@ class ZeroInitLinear(ZeroInitLayer):
         if attribute not in self.adapter_layer_names:
             self.add_module(attribute, nn.ModuleDict())
             self.adapter_layer_names = (*self.adapter_layer_names, attribute)
-        device, dtype = placement(self.base_layer)
-        delta = DELTAS[config.kind][1](config, *(linear_features(self.get_base_layer()) or ())).to(dtype)
-        if not any(
-            p.is_meta for p in delta.parameters()
-        ):  # PEFT's low_cpu_mem_usage: values come with the file
-            delta = delta.to(device)
-        self._deltas_of(attribute)[adapter_name] = delta
+        self._deltas_of(attribute)[adapter_name] = self._new_delta(config)
         order.append(attribute)
+
+    def _new_delta(self, config: DeltaConfig) -> Delta:
+        """A delta of this map, where it runs.
+
+        Raises:
+            UserError: a delta with modules inside, whose parameters PEFT would leave out of its files.
+        """
+        device, dtype = placement(self.base_layer)
+        delta = DELTAS[config.kind][1](config, self.in_features, self.out_features).to(dtype)
+        if inside := [name for name, _ in delta.named_children()]:
+            raise UserError(
+                f"The {type(delta).__name__} delta has modules inside, {inside[0]!r}, which have no names "
+                f"in PEFT's files. Keep their values as parameters of the delta itself."
+            )
+        on_meta = any(p.is_meta for p in delta.parameters())  # PEFT's low_cpu_mem_usage: values come later
+        return delta if on_meta else delta.to(device)
+
+    def drop_adapter(self, adapter_name: str) -> None:
+        """Take one adapter's deltas away."""
+        super().drop_adapter(adapter_name)
+        self._order.pop(adapter_name, None)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete one adapter's deltas."""
@@ -89,32 +103,37 @@ class ZeroInitLinear(ZeroInitLayer):
         lacking = getattr(self.get_base_layer(), "bias", None) is None
         return lacking and any(delta.adds_bias for delta in self._deltas(adapter_names))
 
-    def fold_into_base(self, adapter_names: list[str]) -> None:
-        """Write what the adapters' deltas do into the weight and bias of the map itself.
-
-        Raises:
-            UserError: the map is quantised.
-        """
-        base: Any = self.get_base_layer()
-        if type(base) not in (nn.Linear, Conv1D):
+    def check_foldable(self, adapter_names: list[str]) -> None:
+        """Refuse a map that is quantised, or that holds another adapter, whose effect deltas would scale."""
+        if isinstance(self.base_layer, BaseTunerLayer):
+            raise UserError(
+                f"The map to merge {adapter_names} into holds a {type(self.base_layer).__name__} of another "
+                f"adapter. Merge that one into the base before these are attached."
+            )
+        if type(base := self.get_base_layer()) not in (nn.Linear, Conv1D):
             raise UserError(
                 f"A {type(base).__name__} cannot take deltas into its weight. "
                 "Load the base unquantised to merge."
             )
+
+    def folded(self, adapter_names: list[str]) -> dict[str, Tensor]:
+        """Weight, and bias where there is one, that do what the adapters' deltas do as well."""
+        self.check_foldable(adapter_names)
+        base: Any = self.get_base_layer()
         transposed = isinstance(base, Conv1D)
-        weight = (base.weight.T if transposed else base.weight).double()
-        bias = None if base.bias is None else base.bias.double()
+        weight = (base.weight.T if transposed else base.weight).detach().double()
+        bias = None if base.bias is None else base.bias.detach().double()
         deltas = self._deltas(adapter_names)
-        for delta in deltas:
-            weight = delta.fold_input(weight)
-        for delta in deltas:
-            weight, bias = delta.fold_output(weight, bias)
-        base.weight.data = (weight.T if transposed else weight).to(base.weight.dtype).contiguous()
-        if bias is not None:
-            base.bias = nn.Parameter(bias.to(base.weight.dtype), requires_grad=False)
+        with torch.no_grad():
+            for delta in deltas:
+                weight = delta.fold_input(weight)
+            for delta in deltas:
+                weight, bias = delta.fold_output(weight, bias)
+        found = {"weight": (weight.T if transposed else weight).to(base.weight.dtype).contiguous()}
+        return found if bias is None else {**found, "bias": bias.to(base.weight.dtype)}
 
     def _apply_deltas(
-        self, deltas: Sequence[Delta | RowDelta], x: Tensor, *args: Any, **kwargs: Any
+        self, deltas: Sequence[Delta | AnyRowDelta], x: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         """(..., N) -> (..., M) through the given deltas and the base layer."""
         scaled = x
@@ -126,7 +145,7 @@ class ZeroInitLinear(ZeroInitLayer):
         return y
 
     def _apply_by_row(
-        self, routing: Routing, deltas: list[RowDelta], x: Tensor, *args: Any, **kwargs: Any
+        self, routing: Routing, deltas: list[AnyRowDelta], x: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         """(B, ..., N) -> (B, ..., M) through deltas with a leading dimension R; all of a record's at once."""
         if not deltas:
@@ -136,15 +155,17 @@ class ZeroInitLinear(ZeroInitLayer):
         y = self._apply_deltas(deltas, x.reshape(records, -1, x.shape[-1]), *args, **kwargs)
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
-    def _deltas_of_rows(self, routing: Routing) -> list[RowDelta]:
+    def _deltas_of_rows(self, routing: Routing) -> list[AnyRowDelta]:
         """Deltas of each record's adapter, gathered."""
         deltas = {kind: self._deltas_of(kind) for kind in self.adapter_layer_names}
-        found: list[RowDelta] = routing.keep(id(self), lambda: deltas_of_rows(routing, self._order, deltas))
+        found: list[AnyRowDelta] = routing.keep(
+            id(self), lambda: deltas_of_rows(routing, self._order, deltas)
+        )
         return found
 
     def _active_deltas(self) -> list[Delta]:
-        """Deltas of the active adapters, in order."""
-        return self._deltas(active_in(self))
+        """Deltas of the active adapters, in order; merged ones are in the weight."""
+        return self._deltas([name for name in active_in(self) if name not in self.merged_adapters])
 
     def _deltas(self, adapter_names: list[str]) -> list[Delta]:
         """Deltas of these adapters, in order."""
@@ -159,28 +180,29 @@ class ZeroInitLinear(ZeroInitLayer):
         return cast("nn.ModuleDict", self._modules[attribute])
 
 
-def plan_deltas(model: nn.Module, stack: str, layers: list[int], deltas: list[DeltaConfig]) -> Plan:
+def plan_deltas(
+    model: nn.Module, stack: str | None, layers: list[int] | None, config: "ZeroInitConfig"
+) -> Plan:
     """Where the deltas go: path of each linear map -> how to attach what it gets.
 
     Args:
         model: the base model, adapted or not.
-        stack: path of its layer stack.
-        layers: positions of the layers to adapt.
-        deltas: the configured deltas.
+        stack: path of its layer stack; None for a model without layers, or for all that it has.
+        layers: positions of the layers to adapt; None for all.
+        config: of the adapter.
 
     Raises:
         UserError: a target names no linear map of these layers.
     """
-    sites = [site for site in linear_sites(model, stack) if site.layer in layers]
     wanted: dict[str, list[DeltaConfig]] = {}
-    for config in deltas:
-        if "mlp" in config.targets and has_expert_parameters(model, stack):
+    for delta in config.linear_deltas:
+        if stack and "mlp" in (delta.targets or ()) and has_expert_parameters(model, stack):
             raise UserError(
-                f"The {config.kind!r} delta cannot target the mlp of {model_type_of(model)!r}: {EXPERTS_3D}. "
+                f"The {delta.kind!r} delta cannot target the mlp of {model_type_of(model)!r}: {EXPERTS_3D}. "
                 f"Set targets=['attention']."
             )
-        for site in _targeted(sites, config):
-            wanted.setdefault(site.name, []).append(config)
+        for site in targeted(model, stack, layers, delta, config):
+            wanted.setdefault(site.name, []).append(delta)
     return {name: _attach_deltas(configs) for name, configs in wanted.items()}
 
 
@@ -193,20 +215,3 @@ def _attach_deltas(configs: list[DeltaConfig]) -> Attach:
             layer.add_delta(adapter_name, config)
 
     return attach
-
-
-def _targeted(sites: list[Site], config: DeltaConfig) -> list[Site]:
-    """The sites that a delta's ``targets`` and ``exclude`` choose."""
-    names = {site.name.rpartition(".")[2] for site in sites}
-    unknown = (set(config.targets) | set(config.exclude)) - names - set(BLOCKS)
-    if unknown:
-        raise UserError(
-            f"The {config.kind!r} delta names {sorted(unknown)}, which these layers do not have. "
-            f"Use {list(BLOCKS)} or some of {sorted(names)}."
-        )
-    return [
-        site
-        for site in sites
-        if {site.block, name := site.name.rpartition(".")[2]} & set(config.targets)
-        and name not in config.exclude
-    ]

@@ -62,14 +62,14 @@ class ZeroInitNorm(ZeroInitLayer):
         device, _ = placement(self.base_layer)
         self.zero_init_norm[adapter_name] = _copy_of(self.get_base_layer()).to(device)
 
-    def fold_into_base(self, adapter_names: list[str]) -> None:
-        """Write the tuned weights into the norm itself; of several adapters the last one's, as in forward."""
+    def folded(self, adapter_names: list[str]) -> dict[str, Tensor]:
+        """The tuned parameters in the base's precision; of several adapters the last one's, as in forward."""
         base = self.get_base_layer()
-        for name in reversed(adapter_names):
-            if name in self.zero_init_norm:
-                tuned = self.zero_init_norm[name].state_dict()
-                base.load_state_dict(tuned)  # casts to the base's precision
-                return
+        tuned = self.zero_init_norm[adapter_names[-1]]
+        return {
+            name: value.detach().to(base.get_parameter(name).dtype).clone()
+            for name, value in tuned.named_parameters()
+        }
 
     def forward(self, x: Float[Tensor, "..."], *args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
         """Normalise ``x``, shape (..., H) in and out; further arguments belong to the base layer."""
@@ -77,6 +77,8 @@ class ZeroInitNorm(ZeroInitLayer):
         if routing is not None and any(name in self.zero_init_norm for name in routing.names):
             return normalise_by_row(routing, self.get_base_layer(), self.zero_init_norm, x, *args, **kwargs)
         for name in reversed(active_in(self) if routing is None else []):
+            if name in self.merged_adapters:
+                break
             if name in self.zero_init_norm:
                 tuned = self.zero_init_norm[name]
                 # LayerNorm's GPU kernels want one precision; PEFT keeps trained weights in float32.
@@ -96,13 +98,15 @@ def _copy_of(norm: nn.Module) -> nn.Module:
     return remove_hook_from_module(copied)
 
 
-def plan_norms(model: nn.Module, stack: str, layers: list[int], config: NormConfig | None) -> Plan:
+def plan_norms(
+    model: nn.Module, stack: str | None, layers: list[int] | None, config: NormConfig | None
+) -> Plan:
     """Where tuned norms go: path of each norm -> how to attach its copy.
 
     Args:
         model: the base model, adapted or not.
-        stack: path of its layer stack.
-        layers: positions of the layers to adapt.
+        stack: path of its layer stack; None for a model without layers.
+        layers: positions of the layers to adapt; None for all.
         config: which norms; None tunes none.
 
     Raises:
@@ -110,17 +114,18 @@ def plan_norms(model: nn.Module, stack: str, layers: list[int], config: NormConf
     """
     if config is None:
         return {}
-    inside = [site for site in norm_sites(model, stack) if site.layer in layers]
+    sites = norm_sites(model, stack)
+    inside = sites if layers is None else [site for site in sites if site.layer in layers]
     names = {site.name.rpartition(".")[2] for site in inside}
     if unknown := set(config.targets) - names:
         raise UserError(
             f"norms.targets names {sorted(unknown)}, which these layers do not have. "
             f"Use some of {sorted(names)}."
         )
-    sites = [site for site in inside if not config.targets or site.name.rpartition(".")[2] in config.targets]
-    if config.final_norm:
-        sites += [site for site in norm_sites(model, stack) if site.layer is None]
-    return {site.name: _attach_copy for site in sites}
+    tuned = [site for site in inside if not config.targets or site.name.rpartition(".")[2] in config.targets]
+    if config.final_norm and stack is not None:
+        tuned += [site for site in sites if site.layer is None]
+    return {site.name: _attach_copy for site in tuned}
 
 
 def _attach_copy(adapter_name: str, parent: nn.Module, name: str, target: nn.Module) -> None:

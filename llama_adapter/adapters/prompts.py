@@ -138,10 +138,26 @@ class PromptLayer(ZeroInitLayer):
             if adapter_name in values and not value_of(adapter_name, values).is_meta:
                 values[adapter_name].to(device or self._device)
 
+    def drop_adapter(self, adapter_name: str) -> None:
+        """Take one adapter's prompts and gates away."""
+        super().drop_adapter(adapter_name)
+        self._activation.pop(adapter_name, None)
+
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete one adapter's prompts and gates."""
         super().delete_adapter(adapter_name)
         self._activation.pop(adapter_name, None)
+
+    def check_foldable(self, adapter_names: list[str]) -> None:
+        """Prompts never are.
+
+        Raises:
+            NotImplementedError: says what to do instead.
+        """
+        raise NotImplementedError(
+            f"Adapters {adapter_names} have gated prompts and do not merge: prompts have a softmax of their "
+            f"own, which no weight expresses. Keep them attached or use unload()."
+        )
 
     def has_active_prompts(self) -> bool:
         """Whether an adapter that acts in this pass has prompts here."""
@@ -305,12 +321,14 @@ def _spread(part: Tensor | None, rows: int, packing: TokenBlocks | None) -> Tens
     return part if copies == 1 else part.repeat_interleave(copies, dim=0)
 
 
-def plan_prompts(model: nn.Module, stack: str, layers: list[int], config: PromptConfig | None) -> Plan:
+def plan_prompts(
+    model: nn.Module, stack: str | None, layers: list[int] | None, config: PromptConfig | None
+) -> Plan:
     """Where prompts go: path of each attention module -> how to attach its prompts.
 
     Args:
         model: the base model, adapted or not.
-        stack: path of its layer stack.
+        stack: path of its layer stack; None for a model without layers.
         layers: positions of the layers to adapt.
         config: the prompts; None attaches none.
 
@@ -319,14 +337,14 @@ def plan_prompts(model: nn.Module, stack: str, layers: list[int], config: Prompt
     """
     if config is None:
         return {}
-    sites = attention_sites(model, stack)
+    sites = [] if stack is None else attention_sites(model, stack)
     if not sites:
         raise refuse_prompts(model)
     warn_if_untested(model)
     return {
         site.name: _attach_prompts(site, attention_shape(site.module), config)
         for site in sites
-        if site.layer in layers
+        if site.layer in (layers or [])
     }
 
 

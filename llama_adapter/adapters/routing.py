@@ -55,6 +55,11 @@ def _check(model: nn.Module, layers: list[tuple[str, ZeroInitLayer]], names: Any
     known = {BASE}.union(*(layer._all_available_adapter_names() for _, layer in layers))
     if unknown := sorted(set(names) - known):
         raise UserError(f"There is no adapter {unknown[0]!r}. Use some of {sorted(known)}.")
+    if any(layer.merged for _, layer in layers):
+        raise UserError(
+            f"adapter_names={list(names)!r} came while adapters are merged, which act on every row. Call "
+            f"unmerge_adapter() first."
+        )
     # Experts get tokens of all rows in an order of their own, so that no row can be told from another.
     for path, layer in layers:
         if ".experts." in path and isinstance(layer, ZeroInitLinear):

@@ -5,10 +5,15 @@ all: it contains each adapter's order, and in a step of a kind that is not an ad
 rows get the values under which the kind does nothing. So every step is one operation on all rows, whatever
 the number of adapters.
 
+That holds for deltas which differ in their parameters alone. Where they differ in anything else, in a buffer
+or a setting that the module keeps, or where a kind has no values under which it does nothing, each adapter's
+delta computes its own rows.
+
 Dimensions: A distinct adapters, R records, T tokens of all of a record's rows, N input width, M output width.
 """
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,8 +21,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_adapter.adapters.deltas import Delta
-from llama_adapter.errors import UserError
 from llama_adapter.forward_context import Routing
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"_modules"}
+"""Attributes of a module that are none of its own."""
 
 
 class WithValues:
@@ -28,7 +35,10 @@ class WithValues:
         self.__dict__.update(values)
 
     def __getattr__(self, name: str) -> Any:
-        """What is no parameter is the module's."""
+        """What is no parameter is the module's; its methods and properties see these parameters too."""
+        of_class = inspect.getattr_static(type(self.module), name, None)
+        if hasattr(of_class, "__get__"):
+            return of_class.__get__(self, type(self.module))
         return getattr(self.module, name)
 
 
@@ -51,6 +61,37 @@ class RowDelta:
         return leaving
 
 
+class OwnRowsDelta:
+    """A delta of every record, where each adapter's own module computes the rows of its records."""
+
+    def __init__(self, routing: Routing, deltas: Sequence[Delta | None]) -> None:
+        names = distinct(routing)
+        self._records = [[r for r, name in enumerate(routing.names) if name == own] for own in names]
+        self._deltas = deltas
+        placed = [record for records in self._records for record in records]
+        self._back = sorted(range(len(placed)), key=placed.__getitem__)
+        self.applies_to_prompts = next(d for d in deltas if d is not None).applies_to_prompts
+
+    def on_input(self, x: Float[Tensor, "R T N"]) -> Float[Tensor, "R T N"]:
+        """As ``Delta.on_input``."""
+        return self._join([x[own] if d is None else d.on_input(x[own]) for own, d in self._parts()])
+
+    def on_output(self, y: Float[Tensor, "R T M"], x: Float[Tensor, "R T N"]) -> Float[Tensor, "R T M"]:
+        """As ``Delta.on_output``."""
+        return self._join([y[own] if d is None else d.on_output(y[own], x[own]) for own, d in self._parts()])
+
+    def _parts(self) -> Iterator[tuple[list[int], Delta | None]]:
+        """Each adapter's records and its delta."""
+        return zip(self._records, self._deltas, strict=True)
+
+    def _join(self, parts: list[Float[Tensor, "_ T _"]]) -> Float[Tensor, "R T _"]:
+        """Rows of all adapters, in the order of the batch."""
+        return torch.cat(parts)[self._back]
+
+
+AnyRowDelta = RowDelta | OwnRowsDelta
+
+
 def common_order(orders: Sequence[Sequence[str]]) -> list[tuple[str, frozenset[int]]]:
     """Steps that contain every order: kind, and the positions of the orders whose turn it is.
 
@@ -70,16 +111,13 @@ def common_order(orders: Sequence[Sequence[str]]) -> list[tuple[str, frozenset[i
 
 def deltas_of_rows(
     routing: Routing, orders: Mapping[str, Sequence[str]], deltas: Mapping[str, nn.ModuleDict]
-) -> list[RowDelta]:
+) -> list[AnyRowDelta]:
     """What each record's rows go through.
 
     Args:
         routing: the adapter of each record.
         orders: kinds of each adapter's deltas on this map, in order.
         deltas: the deltas of a kind, by adapter.
-
-    Raises:
-        UserError: a kind of delta cannot differ from row to row.
     """
     names = distinct(routing)
     steps = common_order([orders.get(name, ()) for name in names])
@@ -121,19 +159,44 @@ def record_to_distinct(routing: Routing, device: torch.device) -> Tensor:
     return routing.keep(("record_to_distinct", device), make)
 
 
-def _gather(routing: Routing, deltas: Sequence[nn.Module | None]) -> RowDelta:
+def _gather(routing: Routing, deltas: Sequence[nn.Module | None]) -> AnyRowDelta:
     """One delta per distinct adapter, or None -> one of every record."""
-    one = cast("Delta", next(delta for delta in deltas if delta is not None))
-    if one.neutral is None:
-        raise UserError(
-            f"A {type(one).__name__} delta cannot differ from row to row of a batch. Use adapters that have "
-            f"it one batch at a time."
-        )
+    given = [cast("Delta", delta) for delta in deltas if delta is not None]
+    neutral = given[0].neutral
+    if neutral is None or not all(_differ_in(given[0], other, neutral.keys()) for other in given):
+        return OwnRowsDelta(routing, cast("Sequence[Delta | None]", deltas))
     values = {}
-    for name, fill in one.neutral.items():
+    for name, fill in neutral.items():
         value = by_record(routing, [None if d is None else getattr(d, name) for d in deltas], fill)
         values[name] = value.unsqueeze(1) if value.dim() == 2 else value
-    return RowDelta(one, values)
+    return RowDelta(given[0], values)
+
+
+def _differ_in(one: Delta, other: Delta, parameters: Collection[str]) -> bool:
+    """Whether two deltas of a kind differ in these parameters at most, so that one computes for both."""
+    alike = all(
+        own.keys() == theirs.keys() and all(_equal(value, theirs[name]) for name, value in own.items())
+        for own, theirs in (
+            (_state(one), _state(other)),
+            (dict(one.named_buffers()), dict(other.named_buffers())),
+        )
+    )
+    return alike and dict(one.named_parameters()).keys() == set(parameters)
+
+
+def _state(delta: Delta) -> dict[str, Any]:
+    """What a delta keeps besides parameters and buffers: settings."""
+    return {name: value for name, value in vars(delta).items() if name not in _OF_EVERY_MODULE}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values are surely the same; what cannot be compared is not."""
+    if one is other:
+        return True
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.device == other.device and torch.equal(one, other)
+    same = type(one) is type(other) and one == other
+    return same is True
 
 
 def _padded(value: Tensor, shape: Sequence[int], fill: float) -> Tensor:

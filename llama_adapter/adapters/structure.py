@@ -32,7 +32,7 @@ class Site:
     layer: int | None
     """Position of its layer in the stack from 0; None for the norm after the stack."""
     block: str
-    """``attention`` or ``mlp``: the half of the layer it belongs to."""
+    """``attention`` or ``mlp``: the half of the layer it belongs to; empty where there are no layers."""
     module: nn.Module
     """The module of the base model."""
 
@@ -51,17 +51,24 @@ def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield name, module
 
 
-def find_layer_stack(model: nn.Module, wanted: str | None = None) -> str:
-    """Path of the list of layers to adapt.
+def find_layer_stack(
+    model: nn.Module, wanted: str | None = None, patterns: list[str] | None = None
+) -> str | None:
+    """Path of the list of layers to adapt; None for a model that has no layers.
 
     Args:
         model: the base model, adapted or not.
         wanted: the path asked for; None takes the only stack, or the one of a generating model's decoder.
+        patterns: names that the stack may have in its parent; None for any.
 
     Raises:
         UserError: there is no such stack, or there are several and no way to choose.
     """
-    stacks = _layer_stacks(model)
+    stacks = [name for name in _layer_stacks(model) if not patterns or name.rpartition(".")[2] in patterns]
+    if patterns and not stacks:
+        raise UserError(f"layers_pattern={patterns} names no layer stack. Use one of {_layer_stacks(model)}.")
+    if not stacks and wanted is None:
+        return None
     if wanted is not None and wanted not in stacks:
         raise UserError(f"layer_stack={wanted!r} is no layer stack of this model. Use one of {stacks}.")
     candidates = [wanted] if wanted is not None else _in_decoder(model, stacks) or stacks
@@ -87,9 +94,12 @@ def _in_decoder(model: Any, stacks: list[str]) -> list[str]:
     return [name for name in stacks if id(model.get_submodule(name)) in inside]
 
 
-def stack_sites(model: nn.Module, stack: str) -> Iterator[Site]:
-    """Every module inside the layers of ``stack``."""
+def stack_sites(model: nn.Module, stack: str | None) -> Iterator[Site]:
+    """Every module inside the layers of ``stack``, or inside the model, whose halves are then one."""
     for name, module in base_modules(model):
+        if stack is None:
+            yield Site(name, None, "", module)
+            continue
         path = _LAYER_PATH.match(name)
         if path is not None and path["stack"] == stack:
             inside_attention = any("att" in part.lower() for part in path["rest"].split("."))
@@ -102,22 +112,25 @@ def attention_sites(model: nn.Module, stack: str) -> list[Site]:
     return sorted(sites, key=lambda site: site.layer or 0)
 
 
-def linear_sites(model: nn.Module, stack: str) -> list[Site]:
-    """Linear maps inside the layers, without the routers of experts, which choose and do not compute."""
+def linear_sites(model: nn.Module, stack: str | None, with_routers: bool = False) -> list[Site]:
+    """Linear maps inside the layers; routers of experts, which choose and compute nothing, only if asked."""
     return [
         site
         for site in stack_sites(model, stack)
-        if linear_features(site.module) is not None and not _ROUTER.search(site.name.rpartition(".")[2])
+        if linear_features(site.module) is not None
+        and (with_routers or not _ROUTER.search(site.name.rpartition(".")[2]))
     ]
 
 
-def norm_sites(model: nn.Module, stack: str) -> list[Site]:
-    """Norms inside the layers and the one that follows the stack.
+def norm_sites(model: nn.Module, stack: str | None) -> list[Site]:
+    """Norms inside the layers and the one that follows the stack; without a stack all norms of the model.
 
     The latter sits beside the stack, or beside the encoder that holds it; norms there that come before the
     layers (Bloom's, CLIP's) are told by their names.
     """
     norms = [site for site in stack_sites(model, stack) if _is_norm(site.module)]
+    if stack is None:
+        return norms
     parent = stack.rpartition(".")[0]
     for place in dict.fromkeys((parent, parent.rpartition(".")[0])):
         after = [
@@ -136,8 +149,10 @@ def has_expert_parameters(model: nn.Module, stack: str) -> bool:
     return any(p.dim() == 3 and "expert" in name for name, p in model.get_submodule(stack).named_parameters())
 
 
-def layer_indices(model: nn.Module, stack: str, option: str, layers: int | list[int] | None) -> list[int]:
-    """Positions of the layers to adapt, in order.
+def layer_indices(
+    model: nn.Module, stack: str | None, option: str, layers: int | list[int] | None
+) -> list[int] | None:
+    """Positions of the layers to adapt, in order; None for a model that has no layers.
 
     Args:
         model: the base model, adapted or not.
@@ -148,6 +163,10 @@ def layer_indices(model: nn.Module, stack: str, option: str, layers: int | list[
     Raises:
         UserError: the stack has no such layers.
     """
+    if stack is None:
+        if layers is None:
+            return None
+        raise UserError(f"{option}={layers!r} came for {type(model).__name__}, which has no layers. Omit it.")
     depth = len(list(model.get_submodule(stack).children()))
     if layers is None:
         chosen = list(range(depth))

@@ -10,10 +10,17 @@ from the config alone, so it is never stored.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+from peft.tuners.tuners_utils import (
+    BaseTuner,
+    BaseTunerLayer,
+    _maybe_include_all_linear_layers,
+    find_parameter_name_by_module,
+    onload_layer,
+)
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
@@ -21,11 +28,12 @@ from llama_adapter.adapters.config import ZeroInitConfig
 from llama_adapter.adapters.fingerprint import differences, fingerprint
 from llama_adapter.adapters.layer import Plan, ZeroInitLayer
 from llama_adapter.adapters.linear import plan_deltas
-from llama_adapter.adapters.merging import merge_into_base
+from llama_adapter.adapters.merging import biases_to_come, check_mergeable, keep_biases
 from llama_adapter.adapters.norms import plan_norms
 from llama_adapter.adapters.prompts import PromptLayer, plan_prompts
 from llama_adapter.adapters.routing import route
 from llama_adapter.adapters.structure import find_layer_stack, layer_indices
+from llama_adapter.adapters.targets import is_chosen
 from llama_adapter.attention import drop_prompts
 from llama_adapter.errors import UserError
 
@@ -51,13 +59,40 @@ class ZeroInitModel(BaseTuner):
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Plan before anything is changed, so that an error leaves the model as it was."""
+        _maybe_include_all_linear_layers(peft_config, model)
         self._targets = _plan(model, peft_config)
+        for module in model.modules():
+            if isinstance(module, ZeroInitLayer):  # of an adapter of this name that was there before
+                module.drop_adapter(self._injected)
         if _free_frozen_layers not in model._forward_pre_hooks.values():
             model.register_forward_pre_hook(_free_frozen_layers)
 
-    def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:  # type: ignore[override]
-        """Whether the plan names a module."""
-        return key in self._targets
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # type: ignore[override]
+        """Whether the plan names a module, and PEFT's options do not keep it out."""
+        return is_chosen(peft_config, key) if key in self._targets else False
+
+    def _add_modules_to_save_to_tie(self, peft_config: Any, tied_weight_keys: list[str]) -> None:
+        """Have the embeddings saved whole once, and the layers that share their weights follow them."""
+        embeddings = find_parameter_name_by_module(self.model, self.model.get_input_embeddings())
+        tied = set(tied_weight_keys)
+        others = [
+            name
+            for name in peft_config.modules_to_save
+            if name != embeddings and not any(key == name or key.endswith(f".{name}") for key in tied)
+        ]
+        peft_config.modules_to_tie = tied
+        peft_config.modules_to_save = [embeddings, *others]
+
+    def _add_targets_to_tie(self, peft_config: Any, tied_weight_keys: list[str]) -> None:
+        """Deltas sit on linear maps alone, and embeddings are none.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"ensure_weight_tying cannot tie deltas of {sorted(tied_weight_keys)} to the embeddings, which "
+            f"take none. Use modules_to_save for the embeddings, or leave ensure_weight_tying out."
+        )
 
     def _create_and_replace(
         self,
@@ -86,22 +121,64 @@ class ZeroInitModel(BaseTuner):
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Attach an adapter; modules follow from its config, never from the names in a checkpoint."""
         kwargs["state_dict"] = None
+        self._injected = adapter_name
         super().inject_adapter(model, adapter_name, *args, **kwargs)
 
-    def _unload_and_optionally_merge(  # type: ignore[override]
-        self, merge: bool = True, adapter_names: Any = None, **kwargs: Any
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Fold adapters into the live model until ``unmerge_adapter``; a LoRA that was in it before stays.
+
+        Args:
+            adapter_names: which; None for the active ones.
+            safe_merge: whether weights that would not be finite are refused.
+
+        Raises:
+            NotImplementedError: one of them, or of those that are active beside them, has prompts.
+            UserError: a map is quantised, or a weight would not be finite. Nothing was changed.
+        """
+        names = list(adapter_names or self.active_adapters)
+        check_mergeable(self.model, names, safe_merge)
+        check_mergeable(self.model, [name for name in self.active_adapters if name not in names], False)
+        self._check_merge_allowed()
+        for module in self._mergeable_layers():
+            with onload_layer(module):
+                module.merge(adapter_names=names, safe_merge=safe_merge)
+
+    def unmerge_adapter(self) -> None:
+        """Give the base its own weights back, to the bit."""
+        for module in self._mergeable_layers():
+            if module.merged:
+                with onload_layer(module):
+                    module.unmerge()
+
+    def _mergeable_layers(self) -> list[BaseTunerLayer]:
+        """This method's layers, and PEFT's for trained tokens."""
+        kinds = (ZeroInitLayer, TrainableTokensLayer)
+        return [module for module in self.model.modules() if isinstance(module, kinds)]
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
     ) -> Any:
         """Take every part off; with ``merge`` fold what weights can express into the base first."""
+        names = list(adapter_names or self.active_adapters)
+        new_biases: list[str] = []
         if merge:
-            merge_into_base(self.model, adapter_names or self.active_adapters)
+            check_mergeable(self.model, names, safe_merge)
+            new_biases = biases_to_come(self.model, names)
+        else:
+            self.unmerge_adapter()
         for module in list(self.model.modules()):
             if any(isinstance(child, PromptLayer) for child in module.children()):
                 drop_prompts(module)
         for handle, hook in list(self.model._forward_pre_hooks.items()):
             if hook is _free_frozen_layers:
                 del self.model._forward_pre_hooks[handle]
-        # no layer of this method is left after a merge; PEFT still merges trained tokens and whole modules
-        return super()._unload_and_optionally_merge(merge=merge, adapter_names=adapter_names, **kwargs)
+        plain: Any = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, names)
+        keep_biases(plain, new_biases)
+        return plain
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
@@ -137,15 +214,33 @@ class ZeroInitModel(BaseTuner):
 
 def _plan(model: nn.Module, config: ZeroInitConfig) -> Plan:
     """Which modules an adapter touches and how."""
-    stack = find_layer_stack(model, config.layer_stack)
+    stack = (
+        find_layer_stack(model, config.layer_stack, cast("list[str] | None", config.layers_pattern))
+        if _needs_layers(config)
+        else None
+    )
     prompt_layers, delta_layers = (
-        layer_indices(model, stack, name, getattr(config, name)) for name in ("prompt_layers", "delta_layers")
+        layer_indices(model, stack, *_layers_of(config, name)) for name in ("prompt_layers", "delta_layers")
     )
     return (
         plan_prompts(model, stack, prompt_layers, config.prompts)
-        | plan_deltas(model, stack, delta_layers, config.linear_deltas)
+        | plan_deltas(model, stack, delta_layers, config)
         | plan_norms(model, stack, delta_layers, config.tuned_norms)
     )
+
+
+def _needs_layers(config: ZeroInitConfig) -> bool:
+    """Whether an adapter is about layers; maps that are named for a whole model, as in PEFT, are not."""
+    about_layers = (config.prompts, config.tuned_norms, config.layer_stack, config.delta_layers)
+    named = all(delta.targets is None for delta in config.linear_deltas)
+    return not named or config.layers_to_transform is not None or any(about_layers)
+
+
+def _layers_of(config: ZeroInitConfig, name: str) -> tuple[str, Any]:
+    """Name and value of the option that says which layers get a part."""
+    if config.layers_to_transform is not None:
+        return "layers_to_transform", config.layers_to_transform
+    return name, getattr(config, name)
 
 
 def _free_frozen_layers(model: Any, args: tuple[Any, ...]) -> None:

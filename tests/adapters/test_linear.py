@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from llama_adapter import UserError
+from llama_adapter import UserError, ZeroInitConfig
 from llama_adapter.adapters.deltas import LoraConfig, parse_delta
 from llama_adapter.adapters.linear import ZeroInitLinear, plan_deltas
 from tests.adapters import tiny
@@ -69,7 +69,7 @@ def test_targets_choose_blocks_and_names():
     model = tiny.llama()
 
     def names(**options):
-        plan = plan_deltas(model, STACK, [2], [LoraConfig(**options)])
+        plan = plan_deltas(model, STACK, [2], ZeroInitConfig(deltas=[LoraConfig(**options)]))
         return {name.removeprefix("model.layers.2.") for name in plan}
 
     attention = {f"self_attn.{x}_proj" for x in "qkvo"}
@@ -84,7 +84,7 @@ def test_unknown_targets_and_repeated_kinds_are_errors():
     with pytest.raises(
         UserError, match=r"'lora' delta names \['c_attn'\].* Use \['attention', 'mlp'\] or some of"
     ):
-        plan_deltas(model, STACK, [0], [LoraConfig(targets=["c_attn"])])
+        plan_deltas(model, STACK, [0], ZeroInitConfig(deltas=[LoraConfig(targets=["c_attn"])]))
     with pytest.raises(UserError, match=r"Two 'lora' deltas target one linear map\. Use each kind once"):
         tiny.adapted(deltas=["lora", "lora"])
 

@@ -311,10 +311,11 @@ def test_training_is_refused():
         model(tiny.ids(), adapter_names=["default", BASE])
 
 
-def test_a_delta_that_cannot_differ_by_row_says_so(model, monkeypatch):
+def test_a_delta_without_neutral_values_computes_each_adapters_own_rows(model, monkeypatch):
+    inputs, names = padded(rows=4), ["v2", "v1", "long", "v2"]
+    want = model(**inputs, adapter_names=names).logits
     monkeypatch.setattr("llama_adapter.adapters.deltas.Bias.neutral", None)
-    with pytest.raises(UserError, match="A Bias delta cannot differ from row to row"):
-        model(**padded(rows=2), adapter_names=["v2", "v1"])
+    torch.testing.assert_close(model(**inputs, adapter_names=names).logits, want, atol=1e-5, rtol=1e-5)
 
 
 def test_a_norm_that_cannot_differ_by_row_says_so():

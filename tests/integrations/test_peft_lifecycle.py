@@ -17,7 +17,7 @@ from peft import (
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from llama_adapter import ZeroInitConfig
+from llama_adapter import UserError, ZeroInitConfig
 
 V2 = {"task_type": "CAUSAL_LM", "preset": "v2"}
 
@@ -178,6 +178,41 @@ def test_unload_gives_the_base_back(adapted, tiny_llama, ids, logits):
     assert set(base.state_dict()) == set(fresh.state_dict())
     assert [type(m) for m in base.modules()] == [type(m) for m in fresh.modules()]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in base.modules())
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")  # PEFT's second one
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"prompt_length": 2}, {"prompt_length": 3, "prompt_layers": 1}),
+        ({"prompt_length": 0, "deltas": ["lora"]}, {"prompt_length": 0, "deltas": ["lora"]}),
+        ({"preset": "v2"}, {"preset": "v2"}),
+        ({"preset": "v2"}, {"prompt_length": 0, "deltas": ["bias"]}),
+        ({"preset": "chat"}, {"preset": "v21"}),
+    ],
+)
+def test_a_second_adapter_of_one_name_takes_the_place_of_the_first(
+    first, second, tiny_llama, ids, logits, stir
+):
+    """As when the cell of a notebook is run twice; PEFT warns of it, and nothing of the first is left."""
+    base = tiny_llama()
+    stir(get_peft_model(base, ZeroInitConfig(task_type="CAUSAL_LM", **first)))
+    with pytest.warns(UserWarning, match="second time"):
+        again = get_peft_model(base, ZeroInitConfig(task_type="CAUSAL_LM", **second)).eval()
+    fresh = get_peft_model(tiny_llama(), ZeroInitConfig(task_type="CAUSAL_LM", **second)).eval()
+    assert torch.equal(logits(again, ids), logits(tiny_llama(), ids))
+    assert {n for n, p in again.named_parameters() if p.requires_grad} == {
+        n for n, p in fresh.named_parameters() if p.requires_grad
+    }
+    assert again.get_nb_trainable_parameters()[0] == fresh.get_nb_trainable_parameters()[0]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_second_adapter_that_does_not_fit_leaves_the_first(adapted, ids, logits):
+    before = logits(adapted, ids)
+    with pytest.raises(UserError, match="does not fit"):
+        get_peft_model(adapted.get_base_model(), ZeroInitConfig(task_type="CAUSAL_LM", prompt_layers=9))
+    assert torch.equal(logits(adapted, ids), before)
 
 
 def test_other_methods_are_refused_beside_it(adapted, tiny_llama):
