@@ -15,7 +15,9 @@ from typing import Any
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_text
-from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text, read_items
+from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text
+from llama_adapter.evaluation.letters import bare
+from llama_adapter.evaluation.pictures import Pictures
 from llama_adapter.evaluation.results import Row, Scores, percent
 from llama_adapter.evaluation.task import run
 
@@ -42,7 +44,7 @@ class MME(ItemsTask):
     def _read(self) -> list[Item]:
         """All questions of the file or folder."""
         folder = Path(self.config.references).expanduser()
-        return read_folder(folder) if folder.is_dir() else read_items(self.config.references)
+        return read_folder(folder, self._pictures()) if folder.is_dir() else super()._read()
 
     def score(self, answers: Mapping[str, Any]) -> Scores:
         """Scores by category, and their two sums."""
@@ -57,7 +59,7 @@ class MME(ItemsTask):
                     "image": item.image,
                     "answer": answers.get(item.id),
                     "read": said,
-                    "correct": said == str(item.references[0]).strip().lower(),
+                    "correct": said == item.texts[0].strip().lower(),
                 }
             )
         by_category = {
@@ -78,7 +80,7 @@ def read_yes_no(answer: str) -> str | None:
     Args:
         answer: what the model said.
     """
-    first = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
+    first = re.match(r"\W*(yes|no)\b", bare(answer), re.IGNORECASE)
     return first.group(1).lower() if first else None
 
 
@@ -122,7 +124,8 @@ def category_of(item: Item) -> str:
         UserError: neither names one.
     """
     known = (*PERCEPTION, *COGNITION)
-    named = str(item.row.get("category", ""))
+    given = item.row.get("category")
+    named = given if isinstance(given, str) else ""
     for name in known:
         if name == named or (not named and name in Path(str(item.image)).parts):
             return name
@@ -134,16 +137,17 @@ def category_of(item: Item) -> str:
     )
 
 
-def read_folder(folder: Path) -> list[Item]:
+def read_folder(folder: Path, pictures: Pictures | None = None) -> list[Item]:
     """Questions of MME's own files: `CATEGORY.txt` with image, question and answer between tabs.
 
     Args:
         folder: holds the files.
+        pictures: where their pictures are.
 
     Raises:
         UserError: there is no such file, or a line has another shape.
     """
-    items = []
+    items, pictures = [], Pictures(beside=folder) if pictures is None else pictures
     for name in (*PERCEPTION, *COGNITION):
         path = folder / f"{name}.txt"
         if not path.is_file():
@@ -155,7 +159,8 @@ def read_folder(folder: Path) -> list[Item]:
                     f"{path}:{number}: {line[:60]!r} has {len(cells)} cells. Use image, question, answer."
                 )
             row = {"image": cells[0], "category": name}
-            items.append(Item(f"{name}:{number}", cells[1], [cells[2]], row))
+            found = pictures.find(row, f"{path}:{number}", ("", name, f"{name}/images"))
+            items.append(Item(f"{name}:{number}", cells[1], [cells[2]], row, found))
     if not items:
         raise UserError(f"{folder}: holds none of {PERCEPTION[0]}.txt and the like. Choose MME's folder.")
     return items

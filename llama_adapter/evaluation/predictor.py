@@ -12,10 +12,12 @@ from llama_adapter.conditioning.files import has_conditioner
 from llama_adapter.data import Turn
 from llama_adapter.data.identity import json_digest, weights_digest
 from llama_adapter.evaluation.likelihood import AnswerScorer
-from llama_adapter.evaluation.task import EvaluateConfig, Question
+from llama_adapter.evaluation.question import Question
+from llama_adapter.evaluation.task import EvaluateConfig
 from llama_adapter.generation.config import SessionConfig
 from llama_adapter.generation.prompts import with_system
 from llama_adapter.generation.session import BASE, Session, name_adapters
+from llama_adapter.multimodal.inputs import Mix, as_shown, read_inputs
 from llama_adapter.multimodal.whole import is_whole
 
 
@@ -95,14 +97,26 @@ class ModelPredictor:
         """The conversation that an answer continues."""
         return with_system([Turn("user", question.prompt)], self.config.system)
 
-    def _image(self, question: Question) -> str | None:
-        """The picture that is shown with a question."""
-        return question.image if self.sees_images else None
+    def _image(self, question: Question) -> Mix | str | None:
+        """What is shown with a question: a picture, or inputs of other kinds."""
+        return shown_with(question) if self.sees_images else None
 
     def prepare(self, questions: Sequence[Question]) -> None:
         """Computes features of pictures that a cache on disk is to keep, all at once."""
         if self._sight is not None:
-            self._sight.prepare([image for image in map(self._image, questions) if image is not None])
+            self._sight.prepare([image for image in map(self._image, questions) if isinstance(image, str)])
+
+
+def shown_with(question: Question) -> Mix | str | None:
+    """What belongs to a question, as a model takes it.
+
+    Raises:
+        UserError: a file is not there.
+    """
+    pictures = [] if question.image is None else [question.image]
+    if not question.inputs:
+        return question.image
+    return as_shown(read_inputs({**question.inputs, "image": [*pictures, *question.inputs.get("image", [])]}))
 
 
 def sees_images(config: SessionConfig) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.evaluation.predictor import ModelPredictor
-from llama_adapter.evaluation.task import Question
+from llama_adapter.evaluation.question import Question
 from llama_adapter.generation.config import SessionConfig
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
 from llama_adapter.multimodal import ImageConditionedModel
@@ -146,4 +146,4 @@ def test_a_task_with_pictures_is_asked_and_scored(seeing, save, evaluate):
 def test_a_lost_picture_is_said_before_the_model_is_loaded(seeing, save, refused):
     rows = [{"id": 1, "question": "Which?", "answer": "north", "image": "lost.png"}]
     said = refused("vqa", references=save("r.json", rows), adapter=seeing[0])
-    assert "The pictures of 1 of 1 questions are no files here: '1'. Put them" in said
+    assert "The pictures of 1 of 1 questions are no files here: '1'. Use --images" in said
