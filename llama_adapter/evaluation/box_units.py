@@ -17,6 +17,8 @@ OUTSIDE = 1.05
 """Shares above this lie outside of the picture, and are more than a careless answer."""
 NEAR_ZERO = 0.1
 """Where no overlap is larger, the unit is doubted."""
+MUCH_BETTER = 0.25
+"""Also where another unit would make so large a share of the boxes right that are not."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +115,17 @@ def doubts(found: Sequence[Compared], coordinates: Coordinates, threshold: float
     notes = [f"{count} of {len(found)} boxes {what}." for what, count in signs.items() if count]
     if found and max(one.overlap(coordinates) for one in found) < NEAR_ZERO:
         notes.append(f"No box overlaps its reference by {NEAR_ZERO} or more.")
-    if not notes:
-        return []
-    return [
-        " ".join([*notes, f"Is --coordinates {coordinates} right? {_better(found, coordinates, threshold)}"])
-    ]
-
-
-def _better(found: Sequence[Compared], coordinates: Coordinates, threshold: float) -> str:
-    """What the other units would give, if one is better."""
     right = {unit: sum(one.overlap(unit) >= threshold for one in found) for unit in get_args(Coordinates)}
     best = max(right, key=right.__getitem__)
-    if right[best] <= right[coordinates]:
-        return "No other unit finds more."
-    return f"With {best} {right[best]} of them would be right, not {right[coordinates]}."
+    gain = right[best] - right[coordinates]
+    if not notes and gain <= MUCH_BETTER * len(found):
+        return []
+    other = f"With {best} {right[best]} of them would be right, not {right[coordinates]}."
+    return [
+        " ".join(
+            [*notes, f"Is --coordinates {coordinates} right?", other if gain else "No other finds more."]
+        )
+    ]
 
 
 def _is_outside(one: Compared, coordinates: Coordinates) -> bool:
