@@ -17,12 +17,14 @@ from transformers.utils.logging import disable_progress_bar
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.answer_file import AnswerFile
 from llama_adapter.evaluation.options import MEASURES, OptionsConfig, check_candidates, likelihood_scores
-from llama_adapter.evaluation.predictor import ModelPredictor, Predictor, sees_images, shown_with
+from llama_adapter.evaluation.predictor import ModelPredictor, Predictor, check_media, sees_images, shown_as
 from llama_adapter.evaluation.question import Question
+from llama_adapter.evaluation.question_media import is_there
 from llama_adapter.evaluation.results import Scores, items_path, print_scores, write_results
 from llama_adapter.evaluation.task import EvaluateConfig, Task
 from llama_adapter.evaluation.values import listed
 from llama_adapter.generation.run import check_writable
+from llama_adapter.media import MediaItem
 
 WRITTEN = "written"
 """Name of the scores of written answers among the tables."""
@@ -137,15 +139,14 @@ def _check_files(questions: Sequence[Question], config: EvaluateConfig) -> None:
             f"The pictures of {len(lost)} of {len(questions)} questions are no files here: {listed(lost)}. "
             "Use --images with their folder, or --ignore-images to ask without them."
         )
+    check_media(config, questions)
 
 
 def _has_files(question: Question) -> bool:
     """Whether all that is to be shown with a question is there."""
-    files = [
-        *([question.image] if question.image else []),
-        *(f for fs in question.inputs.values() for f in fs),
-    ]
-    return bool(files) and all(Path(file).is_file() for file in files)
+    named = [] if question.image is None else [MediaItem("image", question.image)]
+    items = [*named, *question.inputs]
+    return bool(items) and all(map(is_there, items))
 
 
 def _load(config: EvaluateConfig, questions: Sequence[Question], stderr: Console) -> ModelPredictor:
@@ -216,7 +217,7 @@ def _tables(
 
 def _shown(questions: Sequence[Question], sees_images: bool) -> dict[str, str]:
     """What is shown with each question, by its id."""
-    return {q.id: str(shown_with(q) or "inside") for q in questions if q.has_image} if sees_images else {}
+    return {q.id: shown_as(q) or "inside" for q in questions if q.has_image} if sees_images else {}
 
 
 def _note(questions: Sequence[Question], sees_images: bool) -> list[str]:

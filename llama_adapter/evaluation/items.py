@@ -7,7 +7,7 @@ file), VizWiz, TextVQA, GQA, ChartQA, DocVQA, POPE and VSR are read as they come
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,10 +16,11 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.answer_fields import REFERENCE_FIELDS
 from llama_adapter.evaluation.files import read_json
 from llama_adapter.evaluation.joining import MAPPING_KEY, QUESTION_FIELDS, keys_of, question_ids
-from llama_adapter.evaluation.pictures import Found, Pictures
 from llama_adapter.evaluation.question import Question
+from llama_adapter.evaluation.question_media import MediaFinder
 from llama_adapter.evaluation.task import EvaluateConfig
 from llama_adapter.evaluation.values import brief, listed, scalar_text, single_text
+from llama_adapter.media import MediaItem, Mix
 
 LISTS = ("annotations", "data", "questions")
 """Under one of these an object holds the list of questions."""
@@ -41,13 +42,11 @@ class Item:
     """What is right, as the file has it: texts, records with `answer`, or numbers of a box."""
     row: dict[str, Any]
     """The whole record."""
-    pictures: Found = field(default_factory=Found)
-    """What is shown with it."""
 
     @property
     def image(self) -> str | None:
-        """The picture as the record names it; the first one of several."""
-        return next(iter(self.pictures.names), None)
+        """The picture as the record names it."""
+        return keys_of(self.row).get("image")
 
     @property
     def texts(self) -> list[str]:
@@ -78,7 +77,8 @@ class ItemsConfig(EvaluateConfig):
     references. MME's may lie in a folder per category."""
 
     media_name: str | None = None
-    """Name of a question's picture, made from its record, such as COCO_val2014_{image_id:012d}.jpg."""
+    """Name of the picture of a question whose record names none, made from what the record has, such as
+    COCO_val2014_{image_id:012d}.jpg."""
 
     media_field: str | None = None
     """The field of a record that names its picture; found by itself where it has a usual name."""
@@ -119,13 +119,17 @@ class ItemsTask:
 
     def _read(self) -> list[Item]:
         """All questions of the file."""
-        return read_items(self.config.references, self.config.question_file, self._pictures())
+        return read_items(self.config.references, self.config.question_file)
 
-    def _pictures(self) -> Pictures:
-        """Where pictures are looked up."""
+    @cached_property
+    def _media(self) -> dict[str, tuple[MediaItem, ...]]:
+        """What is shown with each question, by its id; not looked up where answers are there already."""
         path, config = Path(self.config.references).expanduser(), self.config
+        if config.predictions is not None and config.questions is None:
+            return {}
         beside = path if path.is_dir() else path.parent
-        return Pictures(config.images, beside, config.media_name, config.media_field)
+        finder = MediaFinder(config.images, beside, config.media_name, config.media_field)
+        return {item.id: finder.find(item.row, f"{path}: {item.id}", _parts(item.row)) for item in self.items}
 
     def questions(self) -> list[Question]:
         """What to ask.
@@ -144,35 +148,35 @@ class ItemsTask:
 
     def _question(self, item: Item, prompt: str) -> Question:
         """One question as it is asked."""
-        found = item.pictures
+        media = self._media.get(item.id, ())
+        image = media[0].content if len(media) == 1 and Mix(media).image is not None else None
         return Question(
             item.id,
             prompt,
-            found.files[0] if len(found.files) == 1 else None,
+            image if isinstance(image, str) else None,
             item.options,
-            has_image=found.any,
-            has_none=not found.any and self._text_questions == self.config.text_questions,
-            inputs={"image": list(found.files)} if len(found.files) > 1 else {},
+            has_image=bool(media),
+            has_none=not media and self._bare == self.config.text_questions,
+            inputs=() if isinstance(image, str) else media,
             record=item.row,
         )
 
     @cached_property
-    def _text_questions(self) -> int:
-        """How many questions name no picture."""
-        return sum(not item.pictures.any for item in self.items)
+    def _bare(self) -> int:
+        """How many questions come with nothing to be shown."""
+        return sum(not found for found in self._media.values())
 
     def settings(self) -> dict[str, Any]:
         """How it was scored."""
         return {"as_published": self.config.as_published}
 
 
-def read_items(path: str, question_file: str | None = None, pictures: Pictures | None = None) -> list[Item]:
+def read_items(path: str, question_file: str | None = None) -> list[Item]:
     """Reads questions with reference answers.
 
     Args:
         path: JSON or JSON lines.
         question_file: the questions of records that have only answers.
-        pictures: where their pictures are.
 
     Raises:
         UserError: the file holds no such records.
@@ -181,8 +185,7 @@ def read_items(path: str, question_file: str | None = None, pictures: Pictures |
     if question_file is not None:
         rows = _with_questions(rows, path, question_file)
     names = question_ids(rows, path)
-    pictures = Pictures(beside=Path(path).expanduser().parent) if pictures is None else pictures
-    return [_item(name, row, f"{path}: {name}", pictures) for name, row in zip(names, rows, strict=True)]
+    return [_item(name, row, f"{path}: {name}") for name, row in zip(names, rows, strict=True)]
 
 
 def answer_text(answers: Mapping[str, Any], item: Item) -> str:
@@ -258,7 +261,7 @@ def _is_statement(row: Mapping[str, Any]) -> bool:
     )
 
 
-def _item(name: str, row: dict[str, Any], place: str, pictures: Pictures) -> Item:
+def _item(name: str, row: dict[str, Any], place: str) -> Item:
     """One question from its record."""
     asked = question_of(row, place)
     found = next((row[key] for key in REFERENCE_FIELDS if row.get(key) is not None), None)
@@ -272,6 +275,10 @@ def _item(name: str, row: dict[str, Any], place: str, pictures: Pictures) -> Ite
         raise UserError(f"{place}: has no reference answer ({found!r}). Add one.")
     if _is_statement(row):
         references = list(VERDICTS[row["label"]])
-    kind = row.get("category") if isinstance(row.get("category"), str) else ""
-    parts = list(dict.fromkeys(("", kind, f"{kind}/images"))) if kind else [""]
-    return Item(name, asked, references, row, pictures.find(row, place, parts))
+    return Item(name, asked, references, row)
+
+
+def _parts(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Folders in which a question's picture may lie; MME has one per category."""
+    kind = row.get("category")
+    return ("", kind, f"{kind}/images") if isinstance(kind, str) and kind else ("",)

@@ -16,17 +16,21 @@ from typing import Any
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.values import key_text, listed
+from llama_adapter.media.names import COLUMNS, IDENTIFIERS
 
 MAPPING_KEY = "key"
 """The field that holds a record's key in the mapping it comes from."""
 ID_FIELDS = ("question_id", "questionId", "qid", "pid", MAPPING_KEY, "id")
 """Names of a question's id; the first one that a record has counts."""
-IMAGE_ID_FIELDS = ("image_id", "imageId", "cocoid", "img_id")
+IMAGE_ID_FIELDS = (*IDENTIFIERS, "cocoid")
 """Names of a picture's id."""
-IMAGE_FIELDS = ("image", "images", "image_path", "img", "imgname", "img_name", "file_name", "filename")
+IMAGE_FIELDS = (*(name for name, kind in COLUMNS.items() if kind == "image"), "file_name", "filename")
 """Names of a picture's file."""
 QUESTION_FIELDS = ("question", "query", "expression", "sent", "text", "caption")
 """Names of what is asked, or said of a picture; the first one that a record has counts."""
+
+LONGEST = 4096
+"""Characters of a path."""
 
 Keys = dict[str, str]
 """Kind of key -> its value, of one record."""
@@ -77,7 +81,8 @@ def keys_of(record: Mapping[str, Any]) -> Keys:
             found[kind] = key_text(record[name], f"The field {name!r} of a record")
     image = next((record[name] for name in IMAGE_FIELDS if record.get(name)), None)
     image = image[0] if isinstance(image, list) and len(image) == 1 else image
-    if isinstance(image, str):
+    image = image.get("path") if isinstance(image, dict) else image
+    if isinstance(image, str) and len(image) <= LONGEST:  # longer texts are pictures in base64
         found["image"] = image
         found["stem"] = _SUFFIX.sub("", PurePath(image).name)
     asked = next((record[name] for name in QUESTION_FIELDS if record.get(name) is not None), None)

@@ -17,7 +17,6 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_text
 from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text
 from llama_adapter.evaluation.letters import bare
-from llama_adapter.evaluation.pictures import Pictures
 from llama_adapter.evaluation.results import Row, Scores, percent
 from llama_adapter.evaluation.task import run
 
@@ -44,7 +43,7 @@ class MME(ItemsTask):
     def _read(self) -> list[Item]:
         """All questions of the file or folder."""
         folder = Path(self.config.references).expanduser()
-        return read_folder(folder, self._pictures()) if folder.is_dir() else super()._read()
+        return read_folder(folder) if folder.is_dir() else super()._read()
 
     def score(self, answers: Mapping[str, Any]) -> Scores:
         """Scores by category, and their two sums."""
@@ -137,17 +136,16 @@ def category_of(item: Item) -> str:
     )
 
 
-def read_folder(folder: Path, pictures: Pictures | None = None) -> list[Item]:
+def read_folder(folder: Path) -> list[Item]:
     """Questions of MME's own files: `CATEGORY.txt` with image, question and answer between tabs.
 
     Args:
         folder: holds the files.
-        pictures: where their pictures are.
 
     Raises:
         UserError: there is no such file, or a line has another shape.
     """
-    items, pictures = [], Pictures(beside=folder) if pictures is None else pictures
+    items = []
     for name in (*PERCEPTION, *COGNITION):
         path = folder / f"{name}.txt"
         if not path.is_file():
@@ -159,8 +157,7 @@ def read_folder(folder: Path, pictures: Pictures | None = None) -> list[Item]:
                     f"{path}:{number}: {line[:60]!r} has {len(cells)} cells. Use image, question, answer."
                 )
             row = {"image": cells[0], "category": name}
-            found = pictures.find(row, f"{path}:{number}", ("", name, f"{name}/images"))
-            items.append(Item(f"{name}:{number}", cells[1], [cells[2]], row, found))
+            items.append(Item(f"{name}:{number}", cells[1], [cells[2]], row))
     if not items:
         raise UserError(f"{folder}: holds none of {PERCEPTION[0]}.txt and the like. Choose MME's folder.")
     return items

@@ -1,8 +1,10 @@
 """One thing to ask a model: its words, what is shown with it, and the record that it was made of."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from llama_adapter.media import MediaItem
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Question:
     """The answers to choose from, where there are some."""
     candidates: list[str] = field(default_factory=list)
     """What a model says for each option: the texts whose likelihood is scored."""
-    inputs: dict[str, list[str]] = field(default_factory=dict)
-    """What else is shown with it, as `generate` reads it: modality -> files."""
+    inputs: tuple[MediaItem, ...] = ()
+    """What else is shown with it: several pictures, their bytes, sounds, videos, clouds."""
     has_image: bool = False
     """Whether something to be shown belongs to it, be it a file or inside of the data set."""
     has_none: bool = False
@@ -29,5 +31,11 @@ class Question:
     """What it was made of; by its keys predictions find the question."""
 
     def to_dict(self) -> dict[str, Any]:
-        """What a file of questions says of it."""
-        return {key: value for key, value in asdict(self).items() if key not in ("record", "has_none")}
+        """What a file of questions says of it, for `generate --prompt-file`."""
+        names = ("id", "prompt", "image", "options", "candidates", "has_image")
+        inputs: dict[str, list[str]] = {}
+        for item in self.inputs:
+            if isinstance(item.content, str):
+                weight = "" if item.weight == 1 else f":{item.weight:g}"
+                inputs.setdefault(item.modality, []).append(item.content + weight)
+        return {name: getattr(self, name) for name in names} | ({"inputs": inputs} if inputs else {})

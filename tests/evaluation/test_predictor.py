@@ -198,19 +198,16 @@ def test_a_model_that_sees_is_not_asked_blind(seeing, coco, save, evaluate, refu
     _, items, printed = evaluate("vqa", **options, text_questions=1)
     assert "1 of 2 questions were asked with their picture; the other 1 have none by nature." in printed
     assert [item["shown"] for item in items] == [None, str(coco / "a.png")]
-    assert "another --output" in refused(
-        "vqa",
-        **options | {"images": coco.parent},
-        text_questions=1,
-        media_name="pictures/n16.jpg",
-        output="out/scores.json",
-    )
+    other = save("o.json", [bare[0], bare[1] | {"image": "n16.jpg"}])
+    said = refused("vqa", **options | {"references": other}, text_questions=1, output="out/scores.json")
+    assert "question '2' was asked with" in said
+    assert "Use another --output" in said
 
 
 def test_a_picture_of_another_name_is_shown_if_it_is_said(seeing, coco, save, evaluate):
-    references = save("r.json", [ASKED | {"id": 1, "photo": "a.png", "number": 16}])
+    references = save("r.json", [ASKED | {"id": 1, "shot": "a.png", "number": 16}])
     options = {"references": references, "images": coco, "adapter": seeing[0], "max_new_tokens": 1}
-    _, items, _ = evaluate("vqa", **options, media_field="photo")
+    _, items, _ = evaluate("vqa", **options, media_field="shot")
     assert items[0]["shown"] == str(coco / "a.png")
     shutil.rmtree("out")
     _, items, _ = evaluate("vqa", **options, media_name="n{number}.jpg")

@@ -13,7 +13,7 @@ from typing import Any
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import field_of, read_json
 from llama_adapter.evaluation.joining import ID_FIELDS, IMAGE_FIELDS, IMAGE_ID_FIELDS, MAPPING_KEY
-from llama_adapter.evaluation.pictures import Pictures
+from llama_adapter.evaluation.question_media import MediaFinder, is_there
 from llama_adapter.evaluation.values import brief, key_text, listed, scalar_text, single_text
 
 SPLITS = {"train": ("train",), "trainrestval": ("train", "restval"), "val": ("val",), "test": ("test",)}
@@ -34,19 +34,20 @@ class Captioned:
     """What names the picture: `image_id`, and `image` where the file says."""
 
 
-def read_references(path: str, split: str | None = None, pictures: Pictures | None = None) -> list[Captioned]:
+def read_references(
+    path: str, split: str | None = None, finder: MediaFinder | None = None
+) -> list[Captioned]:
     """Reads reference captions.
 
     Args:
         path: a COCO annotation file, `dataset_coco.json`, a mapping of id to captions, or records with both.
         split: which part of a Karpathy file; also `restval` and `trainrestval`.
-        pictures: where the pictures are.
+        finder: where the pictures are; without it they are not looked up.
 
     Raises:
         UserError: the file is none of these, a picture has no caption, or the split does not fit.
     """
     content = read_json(path)
-    pictures = Pictures(beside=Path(path).expanduser().parent) if pictures is None else pictures
     if _is_karpathy(content):
         found = _karpathy(content["images"], split, path)
     else:
@@ -58,20 +59,24 @@ def read_references(path: str, split: str | None = None, pictures: Pictures | No
     empty = [str(record["image_id"]) for record, captions in found if not captions]
     if empty:
         raise UserError(f"{path}: no caption for {listed(empty)}. Add one, or remove the image.")
-    return [_captioned(record, captions, pictures, path) for record, captions in found]
+    return [_captioned(record, captions, finder, path) for record, captions in found]
 
 
 Entry = tuple[dict[str, Any], list[str]]
 """What names a picture (`image_id`, and perhaps `image`), and its captions."""
 
 
-def _captioned(record: dict[str, Any], captions: list[str], pictures: Pictures, path: str) -> Captioned:
+def _captioned(
+    record: dict[str, Any], captions: list[str], finder: MediaFinder | None, path: str
+) -> Captioned:
     """A picture with its file; a name that is no file counts where a folder is given."""
     name = str(record["image_id"])
-    files = pictures.find(record, f"{path}: {name}").files
-    image = next((file for file in files if Path(file).is_file()), None)
-    if image is None and pictures.folder and files:
-        image = str(Path(pictures.folder).expanduser() / files[0])
+    if finder is None:
+        return Captioned(name, captions, None, record)
+    (item,) = finder.find(record, f"{path}: {name}")
+    image = item.content if is_there(item) else None
+    if image is None and finder.folder and record.get("image"):
+        image = str(Path(finder.folder).expanduser() / str(record["image"]))
     return Captioned(name, captions, image, record)
 
 

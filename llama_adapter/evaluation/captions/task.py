@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from llama_adapter.evaluation.captions.coco import Captioned, read_references
 from llama_adapter.evaluation.captions.scores import Tokenizer, score_captions
-from llama_adapter.evaluation.pictures import Pictures
 from llama_adapter.evaluation.question import Question
+from llama_adapter.evaluation.question_media import MediaFinder
 from llama_adapter.evaluation.results import Row, Scores
 from llama_adapter.evaluation.task import EvaluateConfig, run
 from llama_adapter.evaluation.values import scalar_text
@@ -57,8 +57,9 @@ class CocoCaption:
         """The references."""
         config = self.config
         beside = Path(config.references).expanduser().parent
-        pictures = Pictures(config.images, beside, config.media_name)
-        return config.limited(read_references(config.references, config.split, pictures))
+        finder = MediaFinder(config.images, beside, config.media_name)
+        asked = config.predictions is None or config.questions is not None
+        return config.limited(read_references(config.references, config.split, finder if asked else None))
 
     def questions(self) -> list[Question]:
         """The same instruction for every picture."""
