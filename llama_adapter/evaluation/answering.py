@@ -221,14 +221,16 @@ def _shown(questions: Sequence[Question], sees_images: bool) -> dict[str, str]:
 
 
 def _note(questions: Sequence[Question], sees_images: bool) -> list[str]:
-    """What a reader must know of pictures."""
+    """What a reader must know of pictures, and of what else belongs to questions."""
     count, total = sum(question.has_image for question in questions), len(questions)
+    other = any(item.modality != "image" for question in questions for item in question.inputs)
+    what = "picture or other input" if other else "picture"
     if sees_images:
-        others = f"; the other {total - count:,} have none by nature" if count < total else ""
-        return [f"{count:,} of {total:,} questions were asked with their picture{others}."]
-    if not count:
-        return []
-    return [f"{count:,} of {total:,} questions have a picture, which the model was not shown."]
+        rest = f"; the other {total - count:,} have none by nature" if count < total else ""
+        return [f"{count:,} of {total:,} questions were asked with their {what}{rest}."]
+    return (
+        [f"{count:,} of {total:,} questions have a {what}, which the model was not shown."] if count else []
+    )
 
 
 def _content(tables: Mapping[str, Scores], model: Mapping[str, Any]) -> dict[str, Any]:

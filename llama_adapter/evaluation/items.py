@@ -17,10 +17,10 @@ from llama_adapter.evaluation.answer_fields import REFERENCE_FIELDS
 from llama_adapter.evaluation.files import read_json
 from llama_adapter.evaluation.joining import MAPPING_KEY, QUESTION_FIELDS, keys_of, question_ids
 from llama_adapter.evaluation.question import Question
-from llama_adapter.evaluation.question_media import MediaFinder
+from llama_adapter.evaluation.question_media import MediaFinder, alone
 from llama_adapter.evaluation.task import EvaluateConfig
 from llama_adapter.evaluation.values import brief, listed, scalar_text, single_text
-from llama_adapter.media import MediaItem, Mix
+from llama_adapter.media import MediaItem
 
 LISTS = ("annotations", "data", "questions")
 """Under one of these an object holds the list of questions."""
@@ -45,8 +45,8 @@ class Item:
 
     @property
     def image(self) -> str | None:
-        """The picture as the record names it."""
-        return keys_of(self.row).get("image")
+        """The file of the picture, as the record names it."""
+        return keys_of(self.row).get("file")
 
     @property
     def texts(self) -> list[str]:
@@ -149,15 +149,15 @@ class ItemsTask:
     def _question(self, item: Item, prompt: str) -> Question:
         """One question as it is asked."""
         media = self._media.get(item.id, ())
-        image = media[0].content if len(media) == 1 and Mix(media).image is not None else None
+        image = alone(media)
         return Question(
             item.id,
             prompt,
-            image if isinstance(image, str) else None,
+            image,
             item.options,
             has_image=bool(media),
             has_none=not media and self._bare == self.config.text_questions,
-            inputs=() if isinstance(image, str) else media,
+            inputs=() if image else media,
             record=item.row,
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.values import key_text, listed
-from llama_adapter.media.names import COLUMNS, IDENTIFIERS
+from llama_adapter.media.names import COLUMNS, IDENTIFIERS, SUFFIXES
 
 MAPPING_KEY = "key"
 """The field that holds a record's key in the mapping it comes from."""
@@ -24,8 +24,8 @@ ID_FIELDS = ("question_id", "questionId", "qid", "pid", MAPPING_KEY, "id")
 """Names of a question's id; the first one that a record has counts."""
 IMAGE_ID_FIELDS = (*IDENTIFIERS, "cocoid")
 """Names of a picture's id."""
-IMAGE_FIELDS = (*(name for name, kind in COLUMNS.items() if kind == "image"), "file_name", "filename")
-"""Names of a picture's file."""
+MEDIA_FIELDS = (*COLUMNS, "file_name", "filename")
+"""Names of the file of a picture, sound, video or cloud; the first one that a record has counts."""
 QUESTION_FIELDS = ("question", "query", "expression", "sent", "text", "caption")
 """Names of what is asked, or said of a picture; the first one that a record has counts."""
 
@@ -37,13 +37,12 @@ Keys = dict[str, str]
 
 _NO_ID = re.compile(r"height\d+_width\d+|-1")
 """What stands in place of an id in LLaMA2-Accessory's files of RefCOCO and VSR."""
-_SUFFIX = re.compile(r"\.(jpe?g|png|webp|bmp|gif|tiff?)$", re.IGNORECASE)
-_KINDS = {"id": "id", "image_id": "picture id", "image": "file name", "stem": "file name"}
+_KINDS = {"id": "id", "image_id": "picture id", "file": "file name", "stem": "file name"}
 """Kinds that a record may have of its own -> what a message calls them."""
 _SAME = tuple((kind, kind) for kind in _KINDS)
 _CROSSED = (
     *(("id", "image_id"), ("image_id", "id"), ("image_id", "row")),
-    *(("id", "image"), ("id", "stem"), ("image_id", "stem")),
+    *(("id", "file"), ("id", "stem"), ("image_id", "stem")),
 )
 """Kinds of a prediction and of a question that may mean the same; they count if all questions are found."""
 _PAIRS = (
@@ -79,12 +78,13 @@ def keys_of(record: Mapping[str, Any]) -> Keys:
         name = next((name for name in names if record.get(name) is not None), None)
         if name is not None:
             found[kind] = key_text(record[name], f"The field {name!r} of a record")
-    image = next((record[name] for name in IMAGE_FIELDS if record.get(name)), None)
-    image = image[0] if isinstance(image, list) and len(image) == 1 else image
-    image = image.get("path") if isinstance(image, dict) else image
-    if isinstance(image, str) and len(image) <= LONGEST:  # longer texts are pictures in base64
-        found["image"] = image
-        found["stem"] = _SUFFIX.sub("", PurePath(image).name)
+    file = next((record[name] for name in MEDIA_FIELDS if record.get(name)), None)
+    file = file[0] if isinstance(file, list) and len(file) == 1 else file
+    file = file.get("path") if isinstance(file, dict) else file
+    if isinstance(file, str) and len(file) <= LONGEST:  # longer texts are pictures in base64
+        path = PurePath(file)
+        found["file"] = file
+        found["stem"] = path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
     asked = next((record[name] for name in QUESTION_FIELDS if record.get(name) is not None), None)
     if isinstance(asked, str):
         said = " ".join(asked.split())

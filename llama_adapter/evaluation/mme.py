@@ -16,6 +16,7 @@ from typing import Any
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_text
 from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text
+from llama_adapter.evaluation.joining import keys_of
 from llama_adapter.evaluation.letters import bare
 from llama_adapter.evaluation.results import Row, Scores, percent
 from llama_adapter.evaluation.task import run
@@ -55,7 +56,7 @@ class MME(ItemsTask):
                 {
                     "id": item.id,
                     "category": category_of(item),
-                    "image": item.image,
+                    "image": item.image or keys_of(item.row).get("id"),
                     "answer": answers.get(item.id),
                     "read": said,
                     "correct": said == item.texts[0].strip().lower(),

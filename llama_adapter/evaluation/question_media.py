@@ -60,10 +60,10 @@ class MediaFinder:
             raise UserError(f"{place}: {error}") from error
         found = [self._resolved(item, place, parts) for item in items]
         number = next((record[name] for name in IMAGE_ID_FIELDS if record.get(name) is not None), None)
-        if number is None or self.field is not None or any(item.modality == "image" for item in items):
+        if number is None or self.field is not None or items:
             return tuple(found)
         name = key_text(number, f"{place}: the id of the picture")
-        return (MediaItem("image", self._by_id(name, place) or name), *found)
+        return (MediaItem("image", self._by_id(name, place) or name),)
 
     def _resolved(self, item: MediaItem, place: str, parts: Sequence[str]) -> MediaItem:
         """An item with its file, if it is there."""
@@ -99,6 +99,13 @@ class MediaFinder:
             raise UserError(f"images is {self.folder!r}, which is no folder. Use the one with the pictures.")
         inner = sorted(path for path in root.iterdir() if path.is_dir())
         return {path.name: path for folder in (*inner, root) for path in folder.iterdir()}
+
+
+def alone(media: Sequence[MediaItem]) -> str | None:
+    """The file, where a question comes with one picture and nothing else: what any model that sees takes."""
+    if len(media) != 1 or media[0].modality != "image" or media[0].weight != 1:
+        return None
+    return media[0].content if isinstance(media[0].content, str) else None
 
 
 def is_there(item: MediaItem) -> bool:

@@ -6,15 +6,17 @@ scores.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import field_of, read_json
-from llama_adapter.evaluation.joining import ID_FIELDS, IMAGE_FIELDS, IMAGE_ID_FIELDS, MAPPING_KEY
-from llama_adapter.evaluation.question_media import MediaFinder, is_there
+from llama_adapter.evaluation.joining import ID_FIELDS, IMAGE_ID_FIELDS, MAPPING_KEY, MEDIA_FIELDS
+from llama_adapter.evaluation.question_media import MediaFinder
 from llama_adapter.evaluation.values import brief, key_text, listed, scalar_text, single_text
+from llama_adapter.media import MediaItem
 
 SPLITS = {"train": ("train",), "trainrestval": ("train", "restval"), "val": ("val",), "test": ("test",)}
 """Name -> Karpathy's own names; what papers train on is `trainrestval`."""
@@ -28,10 +30,10 @@ class Captioned:
     """COCO's image id."""
     captions: list[str]
     """One or more references."""
-    image: str | None = None
-    """The picture's file."""
+    media: tuple[MediaItem, ...] = ()
+    """What is shown, where that was looked up: files, or names that are no files here."""
     record: dict[str, Any] = field(default_factory=dict, compare=False)
-    """What names the picture: `image_id`, and `image` where the file says."""
+    """What names the picture: `image_id`, and its file where the references say."""
 
 
 def read_references(
@@ -63,21 +65,16 @@ def read_references(
 
 
 Entry = tuple[dict[str, Any], list[str]]
-"""What names a picture (`image_id`, and perhaps `image`), and its captions."""
+"""What names a picture (`image_id`, and perhaps its file), and its captions."""
 
 
 def _captioned(
     record: dict[str, Any], captions: list[str], finder: MediaFinder | None, path: str
 ) -> Captioned:
-    """A picture with its file; a name that is no file counts where a folder is given."""
+    """A picture with its files."""
     name = str(record["image_id"])
-    if finder is None:
-        return Captioned(name, captions, None, record)
-    (item,) = finder.find(record, f"{path}: {name}")
-    image = item.content if is_there(item) else None
-    if image is None and finder.folder and record.get("image"):
-        image = str(Path(finder.folder).expanduser() / str(record["image"]))
-    return Captioned(name, captions, image, record)
+    media = () if finder is None else finder.find(record, f"{path}: {name}")
+    return Captioned(name, captions, media, record)
 
 
 def _is_karpathy(content: Any) -> bool:
@@ -110,7 +107,7 @@ def _karpathy(rows: list[dict[str, Any]], split: str | None, path: str) -> list[
                 scalar_text(row.get(key, ""), f"{path}: {key} of {name!r}")
                 for key in ("filepath", "filename")
             )
-            found.append((_named(name, str(Path(folder) / file) if file else None), said))
+            found.append((_named(name, {"image": str(Path(folder) / file) if file else None}), said))
     return found
 
 
@@ -123,13 +120,10 @@ def _annotated(content: dict[str, Any], path: str) -> list[Entry]:
             single_text(field_of(row, ("caption",), path), f"{path}: a caption of {name!r}")
         )
     files = {
-        key_text(field_of(row, ("id",), path), f"{path}: id of an image"): row.get("file_name")
+        key_text(field_of(row, ("id",), path), f"{path}: id of an image"): row
         for row in _objects(content.get("images") or [], path)
     }
-    return [
-        (_named(name, file), captions.get(name, []))
-        for name, file in (files or dict.fromkeys(captions)).items()
-    ]
+    return [(_named(name, files.get(name, {})), captions.get(name, [])) for name in (files or captions)]
 
 
 def _plain(content: Any, path: str) -> list[Entry]:
@@ -150,17 +144,16 @@ def _plain(content: Any, path: str) -> list[Entry]:
         ]
         if name in found and isinstance(said, list):
             repeated[name] = None
-        file = next((row[key] for key in IMAGE_FIELDS if row.get(key)), None)
-        found.setdefault(name, (_named(name, file), []))[1].extend(captions)
+        found.setdefault(name, (_named(name, row), []))[1].extend(captions)
     if repeated:
         raise UserError(f"{path}: {listed(repeated)} come more than once. Put all captions into one record.")
     return list(found.values())
 
 
-def _named(name: str, file: Any) -> dict[str, Any]:
-    """What names a picture; a number is one, for patterns of names."""
+def _named(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What names a picture, a number for patterns of names; and the files that its record names."""
     number: str | int = int(name) if name.isascii() and name.isdigit() and name == str(int(name)) else name
-    return {"image_id": number} | ({"image": file} if file else {})
+    return {key: row[key] for key in MEDIA_FIELDS if row.get(key)} | {"image_id": number}
 
 
 def _objects(rows: Any, path: str) -> list[dict[str, Any]]:

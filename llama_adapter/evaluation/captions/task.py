@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from llama_adapter.evaluation.captions.coco import Captioned, read_references
 from llama_adapter.evaluation.captions.scores import Tokenizer, score_captions
 from llama_adapter.evaluation.question import Question
-from llama_adapter.evaluation.question_media import MediaFinder
+from llama_adapter.evaluation.question_media import MediaFinder, alone
 from llama_adapter.evaluation.results import Row, Scores
 from llama_adapter.evaluation.task import EvaluateConfig, run
 from llama_adapter.evaluation.values import scalar_text
@@ -64,7 +64,14 @@ class CocoCaption:
     def questions(self) -> list[Question]:
         """The same instruction for every picture."""
         return [
-            Question(item.id, self.config.instruction, item.image, has_image=True, record=item.record)
+            Question(
+                item.id,
+                self.config.instruction,
+                image := alone(item.media),
+                inputs=() if image else item.media,
+                has_image=True,
+                record=item.record,
+            )
             for item in self.pictures
         ]
 

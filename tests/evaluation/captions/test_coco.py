@@ -3,6 +3,7 @@ import pytest
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.captions.coco import Captioned, read_references
 from llama_adapter.evaluation.question_media import MediaFinder
+from llama_adapter.media import MediaItem
 
 
 def karpathy(*splits):
@@ -29,7 +30,8 @@ def test_karpathy_splits(save, tmp_path):
     assert ids == {"train": ["100", "104"], "restval": ["101"], "val": ["102"], "test": ["103"]}
     assert [item.id for item in read_references(path, "trainrestval")] == ["100", "101", "104"]
     (item,) = read_references(path, "test", MediaFinder(str(tmp_path)))
-    assert item == Captioned("103", ["caption 3 a", "caption 3 b"], str(tmp_path / "val2014/3.jpg"))
+    assert item == Captioned("103", ["caption 3 a", "caption 3 b"], (MediaItem("image", "val2014/3.jpg"),))
+    assert read_references(path, "test") == [Captioned("103", ["caption 3 a", "caption 3 b"])]
     for split in ("dev", None):
         with pytest.raises(UserError, match="Use one of restval, test, train, val, trainrestval"):
             read_references(path, split)
@@ -39,7 +41,10 @@ def test_annotation_files_collect_captions_by_image(save, tmp_path):
     rows = [{"image_id": 7, "id": n, "caption": text} for n, text in enumerate(["one", "two"])]
     content = {"images": [{"id": 7, "file_name": "7.jpg"}], "annotations": rows}
     (item,) = read_references(save("a.json", content), finder=MediaFinder(str(tmp_path)))
-    assert item == Captioned("7", ["one", "two"], str(tmp_path / "7.jpg"))
+    assert item == Captioned("7", ["one", "two"], (MediaItem("image", "7.jpg"),))
+    (tmp_path / "7.jpg").touch()
+    (item,) = read_references(save("a.json", content), finder=MediaFinder(str(tmp_path)))
+    assert item.media == (MediaItem("image", str(tmp_path / "7.jpg")),)
     assert read_references(save("b.json", {"annotations": rows})) == [Captioned("7", ["one", "two"])]
     content["images"].append({"id": 8, "file_name": "8.jpg"})
     with pytest.raises(UserError, match="no caption for '8'. Add one"):
@@ -52,10 +57,10 @@ def test_pictures_are_found_by_their_ids(save, tmp_path):
     (folder / "COCO_val2014_000000000007.jpg").touch()
     path = save("a.json", {"7": ["one"], "8": ["two"]})
     found = read_references(path, finder=MediaFinder(str(tmp_path)))
-    assert [item.image for item in found] == [str(folder / "COCO_val2014_000000000007.jpg"), None]
+    assert [item.media[0].content for item in found] == [str(folder / "COCO_val2014_000000000007.jpg"), "8"]
     (folder / "8.jpg").touch()
     pattern = MediaFinder(str(tmp_path), pattern="val2014/{image_id}.jpg")
-    assert read_references(path, finder=pattern)[1].image == str(folder / "8.jpg")
+    assert read_references(path, finder=pattern)[1].media[0].content == str(folder / "8.jpg")
 
 
 def test_every_layout_of_references_is_the_same(save):
