@@ -20,7 +20,7 @@ from imagebind_llm.unclip import DrawingConfig, draw, drawing_vectors, load_pipe
 from llama_adapter.errors import UserError
 from llama_adapter.generation.run import check_writable
 from llama_adapter.generation.session import choose_device
-from llama_adapter.multimodal.inputs import MODALITIES, WeightedInput, read_inputs
+from llama_adapter.media import MODALITIES, MediaItem, read_inputs
 
 
 @dataclass(kw_only=True)
@@ -71,7 +71,7 @@ class GenerateImageConfig(DrawingConfig):
     """Where to run, such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one."""
 
     @property
-    def inputs(self) -> list[WeightedInput]:
+    def inputs(self) -> list[MediaItem]:
         """What is mixed.
 
         Raises:
@@ -113,7 +113,7 @@ def generate_image(config: GenerateImageConfig) -> int:
 
 @torch.no_grad()
 def _features(
-    folder: str, inputs: list[WeightedInput], device: torch.device
+    folder: str, inputs: list[MediaItem], device: torch.device
 ) -> list[tuple[str, Float[Tensor, "1 E"]]]:
     """Modality and vector before normalisation of every input."""
     towers = sorted({TOWERS.get(one.modality, one.modality) for one in inputs})

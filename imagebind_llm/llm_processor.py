@@ -14,7 +14,7 @@ from transformers import BatchFeature
 from imagebind_llm.loading import Row, as_mix, load_mixes, weighted
 from imagebind_llm.processing.processor import ImageBindProcessor
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import MODALITIES, Mix, WeightedInput
+from llama_adapter.media import MODALITIES, MediaItem, Mix
 from llama_adapter.multimodal.processor import ImageConditionedProcessor, file_of, medium_of
 
 _PARTS = tuple(name for name in MODALITIES if name not in ("image", "text"))
@@ -77,6 +77,6 @@ class ImageBindLlmProcessor(ImageConditionedProcessor):
         return {"mixes": load_mixes(mixes, reader)}
 
 
-def _inputs(given: Mix | WeightedInput) -> Sequence[WeightedInput]:
+def _inputs(given: Mix | MediaItem) -> Sequence[MediaItem]:
     """What a row's entry holds."""
     return given.inputs if isinstance(given, Mix) else (given,)

@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 from imagebind_llm.imagebind.model import Values
 from imagebind_llm.processing.processor import TOWERS
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import MODALITIES, Mix, WeightedInput
+from llama_adapter.media import MODALITIES, MediaItem, Mix
 
 Key: TypeAlias = tuple[str, Any]
 """What tells an input from others: its tower and its content."""
-Row: TypeAlias = Sequence[Sequence[Any] | WeightedInput] | Mix | None
+Row: TypeAlias = Sequence[Sequence[Any] | MediaItem] | Mix | None
 """What a row is shown: (modality, file or text, weight), the weight being 1 where it is left out; an image
 may be a picture of Pillow."""
 
@@ -57,7 +57,7 @@ def load_mixes(
     return LoadedMixes(tuple(rows), values, {tower: tuple(found) for tower, found in contents.items()})
 
 
-def input_key(one: WeightedInput) -> Key:
+def input_key(one: MediaItem) -> Key:
     """Tower and content of an input; the content of what is no text is the object itself."""
     content = one.content if isinstance(one.content, str) else id(one.content)
     return TOWERS.get(one.modality, one.modality), content
@@ -77,9 +77,9 @@ def as_mix(row: Row) -> Mix | None:
     return Mix(tuple(inputs)) if inputs else None
 
 
-def _input(one: Any) -> WeightedInput:
+def _input(one: Any) -> MediaItem:
     """One input."""
-    if isinstance(one, WeightedInput):
+    if isinstance(one, MediaItem):
         return one
     if not isinstance(one, tuple | list) or len(one) not in (2, 3):
         raise UserError(f"The input {one!r} came. Use (modality, file or text) or (modality, file, weight).")
@@ -87,7 +87,7 @@ def _input(one: Any) -> WeightedInput:
     return weighted(str(modality), content, weight[0] if weight else 1.0)
 
 
-def weighted(modality: str, content: Any, weight: Any) -> WeightedInput:
+def weighted(modality: str, content: Any, weight: Any) -> MediaItem:
     """An input as a program gives it: a path becomes its text, an opened file or a picture stays.
 
     Raises:
@@ -99,4 +99,4 @@ def weighted(modality: str, content: Any, weight: Any) -> WeightedInput:
         number = math.nan
     if not math.isfinite(number):
         raise UserError(f"The weight of {modality} {content!r} is {weight!r}. Use a number, such as 0.5.")
-    return WeightedInput(modality, str(content) if isinstance(content, Path) else content, number)
+    return MediaItem(modality, str(content) if isinstance(content, Path) else content, number)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import Mixing
+from llama_adapter.media import Mixing
 
 _EPSILON = 1e-6
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from imagebind_llm.loading import LoadedMixes, Row, as_mix, load_mixes
 from imagebind_llm.senses import Senses
 from llama_adapter.errors import UserError
+from llama_adapter.media import Mixing
 from llama_adapter.models import BaseModelConfig
-from llama_adapter.multimodal.inputs import Mixing
 from llama_adapter.multimodal.model import ImageConditionedModel
 from llama_adapter.vision import VisionEncoder
 

@@ -20,7 +20,7 @@ from imagebind_llm.mixing import mix
 from imagebind_llm.processing.processor import ImageBindProcessor, to_device
 from imagebind_llm.vision_tower import IMAGES, ImageBindTower
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import Mix, WeightedInput
+from llama_adapter.media import MediaItem, Mix
 from llama_adapter.multimodal.sight import KEPT_IMAGES, Sight
 
 
@@ -121,4 +121,4 @@ class Senses(Sight):
 
 def _of_image(image: Any) -> Mix:
     """A row's inputs."""
-    return image if isinstance(image, Mix) else Mix((WeightedInput("image", image),))
+    return image if isinstance(image, Mix) else Mix((MediaItem("image", image),))

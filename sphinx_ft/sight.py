@@ -18,8 +18,8 @@ from llama_adapter.data.identity import canonical_json
 from llama_adapter.data.images import image_size
 from llama_adapter.data.records import MEDIA_PLACEHOLDER
 from llama_adapter.errors import UserError
+from llama_adapter.media import Mix
 from llama_adapter.models import BaseModelConfig, load_tokenizer
-from llama_adapter.multimodal.inputs import Mix
 from llama_adapter.multimodal.sight import Seeing
 from sphinx_ft.config import SphinxConfig
 from sphinx_ft.model import SphinxForConditionalGeneration

@@ -32,7 +32,7 @@ class ANLS(ItemsTask):
         items: list[dict[str, Any]] = []
         for item in self.items:
             said = answer_text(answers, item)
-            score = similarity(said, list(map(str, item.references)), self.config.as_published)
+            score = similarity(said, item.texts, self.config.as_published)
             items.append({"id": item.id, "answer": said, "score": score})
         row = Row("ANLS", mean([item["score"] for item in items]), len(items), digits=4)
         return Scores("ANLS", [row], items, [], self.settings())

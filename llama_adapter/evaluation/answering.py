@@ -17,11 +17,14 @@ from transformers.utils.logging import disable_progress_bar
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.answer_file import AnswerFile
 from llama_adapter.evaluation.options import MEASURES, OptionsConfig, check_candidates, likelihood_scores
-from llama_adapter.evaluation.predictions import listed
-from llama_adapter.evaluation.predictor import ModelPredictor, Predictor, sees_images
+from llama_adapter.evaluation.predictor import ModelPredictor, Predictor, check_media, sees_images, shown_as
+from llama_adapter.evaluation.question import Question
+from llama_adapter.evaluation.question_media import is_there
 from llama_adapter.evaluation.results import Scores, items_path, print_scores, write_results
-from llama_adapter.evaluation.task import EvaluateConfig, Question, Task
+from llama_adapter.evaluation.task import EvaluateConfig, Task
+from llama_adapter.evaluation.values import listed
 from llama_adapter.generation.run import check_writable
+from llama_adapter.media import MediaItem
 
 WRITTEN = "written"
 """Name of the scores of written answers among the tables."""
@@ -65,13 +68,14 @@ def evaluate_model(
     questions = list(task.questions())
     wanted = _wanted(config, questions)
     if predictor is None:
-        _check_images(questions, config, sees_images(config))
+        _check_shown(questions, config, sees_images(config))
         _check_files(questions, config)
         predictor = _load(config, questions, stderr)
     else:
-        _check_images(questions, config, predictor.sees_images)
+        _check_shown(questions, config, predictor.sees_images)
     path = None if config.output is None else items_path(config.output)
-    file = AnswerFile(path, "" if path is None else predictor.identity, questions)
+    shown = _shown(questions, predictor.sees_images)
+    file = AnswerFile(path, "" if path is None else predictor.identity, questions, shown)
     if WRITTEN in wanted:
         _write_answers(predictor, questions, file, config.batch_size, stderr)
     if len(wanted) > 1 or WRITTEN not in wanted:
@@ -98,17 +102,26 @@ def _wanted(config: EvaluateConfig, questions: Sequence[Question]) -> tuple[str,
     return tuple(MEASURES) if score == "likelihood" else (WRITTEN, *MEASURES)
 
 
-def _check_images(questions: Sequence[Question], config: EvaluateConfig, sees_images: bool) -> None:
-    """Refuses pictures that would not be looked at, unless the user knows.
+def _check_shown(questions: Sequence[Question], config: EvaluateConfig, sees_images: bool) -> None:
+    """Refuses to ask a model blind, unless the user knows.
 
     Raises:
         UserError: names the questions.
     """
+    if config.ignore_images:
+        return
     pictured = [question.id for question in questions if question.has_image]
-    if pictured and not sees_images and not config.ignore_images:
+    if pictured and not sees_images:
         raise UserError(
             f"{len(pictured)} of {len(questions)} questions have a picture, which a text model does not see: "
             f"{listed(pictured)}. Use --ignore-images to ask them without it."
+        )
+    bare = [question.id for question in questions if not question.has_image and not question.has_none]
+    if bare and sees_images:
+        raise UserError(
+            f"{len(bare)} of {len(questions)} questions name no picture for a model that sees: "
+            f"{listed(bare)}. Use --media-field or --media-name where the records say it in another way, "
+            f"--text-questions {len(bare)} if these have none by nature, or --ignore-images to ask without."
         )
 
 
@@ -120,12 +133,20 @@ def _check_files(questions: Sequence[Question], config: EvaluateConfig) -> None:
     """
     if config.ignore_images or not sees_images(config):
         return
-    lost = [q.id for q in questions if q.has_image and (q.image is None or not Path(q.image).is_file())]
+    lost = [question.id for question in questions if question.has_image and not _has_files(question)]
     if lost:
         raise UserError(
             f"The pictures of {len(lost)} of {len(questions)} questions are no files here: {listed(lost)}. "
-            "Put them where the questions name them, or use --ignore-images to ask without them."
+            "Use --images with their folder, or --ignore-images to ask without them."
         )
+    check_media(config, questions)
+
+
+def _has_files(question: Question) -> bool:
+    """Whether all that is to be shown with a question is there."""
+    named = [] if question.image is None else [MediaItem("image", question.image)]
+    items = [*named, *question.inputs]
+    return bool(items) and all(map(is_there, items))
 
 
 def _load(config: EvaluateConfig, questions: Sequence[Question], stderr: Console) -> ModelPredictor:
@@ -194,12 +215,22 @@ def _tables(
     return {name: replace(scores, notes=[*scores.notes, *notes]) for name, scores in tables.items()}
 
 
+def _shown(questions: Sequence[Question], sees_images: bool) -> dict[str, str]:
+    """What is shown with each question, by its id."""
+    return {q.id: shown_as(q) or "inside" for q in questions if q.has_image} if sees_images else {}
+
+
 def _note(questions: Sequence[Question], sees_images: bool) -> list[str]:
-    """What a reader must know of pictures."""
-    count = sum(question.has_image for question in questions)
-    if sees_images or not count:
-        return []
-    return [f"{count:,} of {len(questions):,} questions have a picture, which the model was not shown."]
+    """What a reader must know of pictures, and of what else belongs to questions."""
+    count, total = sum(question.has_image for question in questions), len(questions)
+    other = any(item.modality != "image" for question in questions for item in question.inputs)
+    what = "picture or other input" if other else "picture"
+    if sees_images:
+        rest = f"; the other {total - count:,} have none by nature" if count < total else ""
+        return [f"{count:,} of {total:,} questions were asked with their {what}{rest}."]
+    return (
+        [f"{count:,} of {total:,} questions have a {what}, which the model was not shown."] if count else []
+    )
 
 
 def _content(tables: Mapping[str, Scores], model: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text
 from llama_adapter.evaluation.letters import LETTERS, read_option
 from llama_adapter.evaluation.options import OptionsConfig
+from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.results import Scores, share
-from llama_adapter.evaluation.task import Question, run
+from llama_adapter.evaluation.task import run
+from llama_adapter.evaluation.values import scalar_text, single_text
 
 PUBLISHED_LETTERS = "ABCDE"
 
@@ -58,7 +60,7 @@ class Choice(ItemsTask):
         for item in self.items:
             said = answer_text(answers, item)
             if self.config.as_published:
-                read, right = published_choice(said, str(item.references[0]), draw)
+                read, right = published_choice(said, item.texts[0], draw)
             else:
                 read, right = judge(answers.get(item.id), item)
             items.append({"id": item.id, "answer": said, "read": read, "correct": right})
@@ -86,8 +88,8 @@ def judge(answer: Any, item: Item) -> tuple[str | None, bool]:
         right = LETTERS.index(wanted) if letter else _index(wanted, options)
         read = read_option(answer, options)
         return None if read is None else LETTERS[read], read is not None and read == right
-    said = plain("" if answer is None else str(answer))
-    return said, any(said == plain(str(reference)) for reference in item.references)
+    said = plain("" if answer is None else scalar_text(answer, f"The answer to {item.id!r}"))
+    return said, any(said == plain(reference) for reference in item.texts)
 
 
 def is_letter(reference: Any) -> bool:
@@ -127,9 +129,8 @@ def _index(wanted: Any, options: list[str]) -> int | None:
     """Which option is right: an index, or the option's text."""
     if isinstance(wanted, int):
         return wanted
-    return next(
-        (number for number, option in enumerate(options) if plain(option) == plain(str(wanted))), None
-    )
+    said = plain(single_text(wanted, "A reference answer"))
+    return next((number for number, option in enumerate(options) if plain(option) == said), None)
 
 
 def choice(config: ChoiceConfig) -> int:

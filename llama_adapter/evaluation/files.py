@@ -5,30 +5,37 @@ means.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llama_adapter.errors import UserError
+from llama_adapter.evaluation.values import brief
 
 
 def read_json(path: str | Path) -> Any:
     """Reads a JSON file, or JSON lines as a list.
 
     Args:
-        path: the file; `.jsonl` and `.ndjson` hold a value per line.
+        path: the file; `.jsonl` and `.ndjson` hold a value per line; others too where they are no
+            single value.
 
     Raises:
-        UserError: the file cannot be read or is not JSON.
+        UserError: the file cannot be read or is not JSON; an object has a key twice.
     """
     path = Path(path).expanduser()
     text = read_text(path)
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return list(_lines(text, path))
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON, {error}. Use a JSON file, or .jsonl for lines.") from error
+        return _decode(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text.count("\n", 0, error.pos) == 1:
+            return list(_lines(text, path))
+        raise _invalid(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise _invalid(path, error) from error
 
 
 def read_text(path: str | Path) -> str:
@@ -45,6 +52,8 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: {reason}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}. Use UTF-8 text.") from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r} names no file: {error}. Check the path.") from error
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
@@ -58,7 +67,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: holds a {type(rows).__name__}. Use a list of objects, or .jsonl.")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path}: item {number} is {str(row)[:60]!r}. Use an object with named fields.")
+            raise UserError(f"{path}: item {number} is {brief(row)}. Use an object with named fields.")
     return rows
 
 
@@ -77,7 +86,7 @@ def field_of(row: dict[str, Any], names: tuple[str, ...], place: str) -> Any:
         if row.get(name) is not None:
             return row[name]
     raise UserError(
-        f"{place}: {str(row)[:80]!r} has none of the fields {', '.join(names)}. Use one of these names."
+        f"{place}: {brief(row)} has none of the fields {', '.join(names)}. Use one of these names."
     )
 
 
@@ -115,13 +124,49 @@ def _write(path: Path, text: str) -> None:
         raise UserError(f"{path}: {reason}. Choose a place that can be written.") from error
 
 
+def _decode(text: str) -> Any:
+    """One JSON value.
+
+    Raises:
+        ValueError: it is none, an object has a key twice, or a text is not made of characters.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, object_pairs_hook=_object)
+    if "\\ud" in text.lower():  # half of a pair of surrogates is no character, and cannot be written again
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"half a surrogate pair, \\u{ord(error.object[error.start]):04x}") from None
+    return value
+
+
+def _invalid(path: Path, error: Exception) -> UserError:
+    """What to say of a file that is no JSON."""
+    return UserError(f"{path}: not valid JSON, {_why(error)}. Use a JSON file, or .jsonl for lines.")
+
+
+def _why(error: Exception) -> str:
+    """What was wrong, without Python's advice to programmers."""
+    return str(error).partition(";")[0]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that comes twice `json` would keep the last value in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counted = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {max(counted, key=counted.__getitem__)!r} occurs twice")
+    return found
+
+
 def _lines(text: str, path: Path) -> Iterator[Any]:
     """The value of every line that is not empty."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+                yield _decode(line)
+            except (ValueError, RecursionError) as error:
                 raise UserError(
-                    f"{path}:{number}: {line[:40]!r} is not valid JSON ({error}). Use one value per line."
+                    f"{path}:{number}: {line[:40]!r} is not valid JSON ({_why(error)}). "
+                    "Use one value per line."
                 ) from error

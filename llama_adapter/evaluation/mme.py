@@ -15,7 +15,9 @@ from typing import Any
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_text
-from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text, read_items
+from llama_adapter.evaluation.items import Item, ItemsConfig, ItemsTask, answer_text
+from llama_adapter.evaluation.joining import keys_of
+from llama_adapter.evaluation.letters import bare
 from llama_adapter.evaluation.results import Row, Scores, percent
 from llama_adapter.evaluation.task import run
 
@@ -42,7 +44,7 @@ class MME(ItemsTask):
     def _read(self) -> list[Item]:
         """All questions of the file or folder."""
         folder = Path(self.config.references).expanduser()
-        return read_folder(folder) if folder.is_dir() else read_items(self.config.references)
+        return read_folder(folder) if folder.is_dir() else super()._read()
 
     def score(self, answers: Mapping[str, Any]) -> Scores:
         """Scores by category, and their two sums."""
@@ -54,10 +56,10 @@ class MME(ItemsTask):
                 {
                     "id": item.id,
                     "category": category_of(item),
-                    "image": item.image,
+                    "image": item.image or keys_of(item.row).get("id"),
                     "answer": answers.get(item.id),
                     "read": said,
-                    "correct": said == str(item.references[0]).strip().lower(),
+                    "correct": said == item.texts[0].strip().lower(),
                 }
             )
         by_category = {
@@ -78,7 +80,7 @@ def read_yes_no(answer: str) -> str | None:
     Args:
         answer: what the model said.
     """
-    first = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
+    first = re.match(r"\W*(yes|no)\b", bare(answer), re.IGNORECASE)
     return first.group(1).lower() if first else None
 
 
@@ -122,7 +124,8 @@ def category_of(item: Item) -> str:
         UserError: neither names one.
     """
     known = (*PERCEPTION, *COGNITION)
-    named = str(item.row.get("category", ""))
+    given = item.row.get("category")
+    named = given if isinstance(given, str) else ""
     for name in known:
         if name == named or (not named and name in Path(str(item.image)).parts):
             return name

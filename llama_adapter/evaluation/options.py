@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llama_adapter.errors import UserError
-from llama_adapter.evaluation.predictions import listed
+from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.results import Scores
-from llama_adapter.evaluation.task import EvaluateConfig, Question, Task
+from llama_adapter.evaluation.task import EvaluateConfig, Task
+from llama_adapter.evaluation.values import listed
 from llama_adapter.scienceqa import OptionForm
 
 MEASURES = {"likelihood": "by likelihood", "likelihood_per_character": "by likelihood per character"}

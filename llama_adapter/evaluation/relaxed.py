@@ -32,7 +32,7 @@ class Relaxed(ItemsTask):
         items: list[dict[str, Any]] = []
         for item in self.items:
             said = answer_text(answers, item)
-            correct = any(check(said, str(reference)) for reference in item.references)
+            correct = any(check(said, reference) for reference in item.texts)
             items.append({"id": item.id, "answer": said, "correct": correct})
         hits = [bool(item["correct"]) for item in items]
         return Scores("Relaxed accuracy", [share("accuracy", hits)], items, [], self.settings())

@@ -5,37 +5,23 @@ know which. Settings that all tasks share are here, the others beside each task.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 
 from llama_adapter.errors import UserError
+from llama_adapter.evaluation.answer_fields import answers_of
 from llama_adapter.evaluation.files import write_lines
-from llama_adapter.evaluation.predictions import Predictions, pair, read_predictions
+from llama_adapter.evaluation.joining import join
+from llama_adapter.evaluation.predictions import Predictions, read_predictions
+from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.results import Scores, print_scores, write_scores
+from llama_adapter.evaluation.values import listed
 from llama_adapter.generation.config import SessionConfig
 
 Entry = TypeVar("Entry")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One thing to ask a model."""
-
-    id: str
-    """Names the question in predictions and results."""
-    prompt: str
-    """What to ask, complete; empty where a task has no text of its own."""
-    image: str | None = None
-    """The picture that belongs to it, if it is a file."""
-    options: list[str] = field(default_factory=list)
-    """The answers to choose from, where there are some."""
-    candidates: list[str] = field(default_factory=list)
-    """What a model says for each option: the texts whose likelihood is scored."""
-    has_image: bool = False
-    """Whether a picture belongs to it, be it a file or inside of the data set."""
 
 
 @runtime_checkable
@@ -57,6 +43,9 @@ class EvaluateConfig(SessionConfig):
 
     predictions: str | None = None
     """File with the answers to score: JSON or JSONL, a mapping of id to answer or records with both."""
+
+    answer_field: str | None = None
+    """The field of a record of predictions that holds the answer; found by itself where only one can."""
 
     model: str | None = None
     """Whose answers to take from a file of predictions that holds those of several models."""
@@ -125,7 +114,7 @@ def run(task: Task, config: EvaluateConfig) -> int:
     """
     console = Console(highlight=False)
     if config.questions is not None:
-        rows = [asdict(question) for question in task.questions()]
+        rows = [question.to_dict() for question in task.questions()]
         write_lines(config.questions, rows)
         console.print(f"{len(rows)} questions in {config.questions}", markup=False, soft_wrap=True)
     if config.predictions is not None:
@@ -139,31 +128,67 @@ def run(task: Task, config: EvaluateConfig) -> int:
 
 def _score_file(task: Task, config: EvaluateConfig, path: str, console: Console) -> None:
     """Scores a file of predictions."""
+    _check_other(config, path)
     predictions = read_predictions(path, config.model)
-    with Console(stderr=True).status(f"scoring {len(predictions.answers):,} answers"):
-        scores = evaluate(task, predictions, allow_missing=config.missing == "wrong")
+    with Console(stderr=True).status(f"scoring {len(predictions.records):,} answers"):
+        scores = evaluate(task, predictions, config)
     print_scores(scores, console)
     if config.output is not None:
         items = write_scores(scores, config.output)
         console.print(f"written: {Path(config.output)} and {items}", markup=False, soft_wrap=True)
 
 
-def evaluate(task: Task, predictions: Predictions, allow_missing: bool = False) -> Scores:
+def _check_other(config: EvaluateConfig, path: str) -> None:
+    """Refuses a file of references as the file of predictions: its right answers would be scored."""
+    references = getattr(config, "references", None)
+    if (
+        isinstance(references, str)
+        and Path(references).expanduser().resolve() == Path(path).expanduser().resolve()
+    ):
+        raise UserError(f"{path}: is both references and predictions. Use the file with the model's answers.")
+
+
+def evaluate(task: Task, predictions: Predictions, config: EvaluateConfig) -> Scores:
     """Scores predictions after checking that they belong to the questions.
 
     Args:
         task: what to evaluate.
         predictions: the answers.
-        allow_missing: whether a question without an answer is wrong, instead of an error.
+        config: whether a question without an answer is wrong, and where answers stand.
 
     Raises:
         UserError: questions and answers do not match.
     """
-    ids = [question.id for question in task.questions()]
-    notes = pair(ids, predictions.answers, allow_missing)
+    questions, place = list(task.questions()), predictions.place
+    joined = join(questions, predictions.records, place, limited=config.limit is not None)
+    answers = answers_of(questions, predictions.records, joined.places, place, config.answer_field)
+    notes = [*joined.notes, *_left_out(questions, answers, predictions, config)]
     if predictions.stated:
         stated = ", ".join(f"{key} {value}" for key, value in predictions.stated.items())
         notes.append(f"The file of predictions states about itself: {stated}.")
-    scores = task.score(predictions.answers)
+    scores = task.score(answers)
     scores.notes.extend(notes)
     return scores
+
+
+def _left_out(
+    questions: Sequence[Question],
+    answers: Mapping[str, Any],
+    predictions: Predictions,
+    config: EvaluateConfig,
+) -> list[str]:
+    """What does not match, for the report.
+
+    Raises:
+        UserError: a question has no answer, and may not.
+    """
+    missing = [question.id for question in questions if question.id not in answers]
+    if missing and config.missing == "error":
+        raise UserError(
+            f"{len(missing)} of {len(questions)} questions have no prediction: {listed(missing)}. "
+            "Add them, or use --missing wrong."
+        )
+    notes = [f"{len(missing)} questions without a prediction count as wrong."] if missing else []
+    if unknown := len(predictions.records) - len(questions) + len(missing):
+        notes.append(f"{unknown} predictions belong to no question here and were left out.")
+    return notes

@@ -12,6 +12,7 @@ from typing import Any
 from llama_adapter.evaluation.items import ItemsConfig, ItemsTask, answer_text, mean
 from llama_adapter.evaluation.results import Row, Scores
 from llama_adapter.evaluation.task import run
+from llama_adapter.evaluation.values import single_text
 from llama_adapter.evaluation.vqa_text import normalise, strip_punctuation
 
 AGREEING = 3
@@ -81,7 +82,8 @@ def vqa_accuracy_as_published(prediction: str, answers: Sequence[Any]) -> float:
         answers: what people said: texts, or records with `answer` and `answer_id`.
     """
     records: list[Any] = [
-        dict(a) if isinstance(a, dict) else {"answer": a, "answer_id": n} for n, a in enumerate(answers)
+        {**(a if isinstance(a, dict) else {"answer_id": n}), "answer": _text(a)}
+        for n, a in enumerate(answers)
     ]
     if len({record["answer"] for record in records}) > 1:
         for record in records:
@@ -96,7 +98,7 @@ def vqa_accuracy_as_published(prediction: str, answers: Sequence[Any]) -> float:
 
 def _text(answer: Any) -> str:
     """A reference answer as text."""
-    return str(answer.get("answer", "")) if isinstance(answer, dict) else str(answer)
+    return single_text(answer, "A reference answer")
 
 
 def _row(name: str, scores: list[float]) -> Row:

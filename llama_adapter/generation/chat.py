@@ -12,7 +12,7 @@ from llama_adapter.data import Turn
 from llama_adapter.errors import UserError
 from llama_adapter.generation.prompts import with_system
 from llama_adapter.generation.session import Session
-from llama_adapter.multimodal.inputs import MODALITIES, Mix, WeightedInput, as_shown, read_input
+from llama_adapter.media import MODALITIES, MediaItem, Mix, as_shown, read_input
 
 HELP = (
     "/reset forgets the conversation, /adapter NAME switches, /image FILE shows an image, "
@@ -106,7 +106,7 @@ class Chat:
         if modality not in MODALITIES:
             raise UserError(f"{modality!r} is no modality. Use /with and one of {', '.join(MODALITIES)}.")
         image = self.image
-        before = image.inputs if isinstance(image, Mix) else [WeightedInput("image", image)] if image else []
+        before = image.inputs if isinstance(image, Mix) else [MediaItem("image", image)] if image else []
         self._look_at(as_shown([*before, read_input(modality, content.strip())]))
 
     def _look_at(self, image: Mix | str | None) -> None:

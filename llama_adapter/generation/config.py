@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import MODALITIES, Mixing, SeveralImages
+from llama_adapter.media import MODALITIES, Mixing, SeveralImages
 
 
 @dataclass(kw_only=True)

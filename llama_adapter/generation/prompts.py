@@ -15,7 +15,7 @@ from llama_adapter.data.fields import Parsed, listed, media_paths, message_turns
 from llama_adapter.data.formats import images_of, read_conversations
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import MODALITIES, Mix, as_shown, read_inputs
+from llama_adapter.media import MODALITIES, Mix, as_shown, read_inputs
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from llama_adapter.generation.chat import Chat
 from llama_adapter.generation.config import GenerateConfig
 from llama_adapter.generation.prompts import Prompt, read_prompts, with_system
 from llama_adapter.generation.session import BASE, Session, check_images, check_names, name_adapters
-from llama_adapter.multimodal.inputs import as_shown, read_inputs
+from llama_adapter.media import as_shown, read_inputs
 
 
 def run(config: GenerateConfig) -> int:

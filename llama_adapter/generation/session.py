@@ -21,6 +21,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.generation.config import SessionConfig
 from llama_adapter.generation.generator import Generator
 from llama_adapter.generation.prompts import Prompt
+from llama_adapter.media import Mix, SeveralImages
 from llama_adapter.models import (
     BaseModelConfig,
     check_adapter,
@@ -30,7 +31,6 @@ from llama_adapter.models import (
     read_notes,
     recorded_base,
 )
-from llama_adapter.multimodal.inputs import Mix, SeveralImages
 from llama_adapter.multimodal.model import ImageConditionedModel, saved_vision
 from llama_adapter.multimodal.sight import Seeing, check_shown, make_sight
 from llama_adapter.multimodal.whole import is_whole, open_whole

@@ -23,8 +23,8 @@ from llama_adapter.data.images import read_image
 from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError
+from llama_adapter.media import SeveralImages
 from llama_adapter.models import BaseModelConfig, check_adapter, load_tokenizer, read_notes, recorded_base
-from llama_adapter.multimodal.inputs import SeveralImages
 from llama_adapter.multimodal.model import saved_vision
 from llama_adapter.vision import VisionConfig, empty_encoder
 from llama_adapter.vision.tower import ImageTransform

@@ -21,7 +21,7 @@ from llama_adapter.data import Turn
 from llama_adapter.data.identity import weights_digest
 from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.errors import UserError
-from llama_adapter.multimodal.inputs import Mix, Mixing, SeveralImages
+from llama_adapter.media import Mix, Mixing, SeveralImages
 from llama_adapter.multimodal.model import ImageConditionedModel
 from llama_adapter.vision import VisionConfig, VisionEncoder, load_encoder
 

@@ -3,6 +3,7 @@
 Fields that a source lacks stay unknown. Where records come from is not known here.
 """
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,25 +52,41 @@ def problem_of(pid: str, row: dict[str, Any], source: str) -> Problem:
     place = f"{source}: problem {pid}"
     choices, answer = row.get("choices"), row.get("answer")
     if not isinstance(row.get("question"), str) or not isinstance(choices, list) or len(choices) < 2:
-        raise UserError(f"{place}: {str(row)[:80]!r} is no question. Add question and two or more choices.")
-    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+        raise UserError(f"{place}: {reprlib.repr(row)} is no question. Add question and two or more choices.")
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise UserError(
-            f"{place}: answer is {answer!r} for {len(choices)} choices. Use the index of one, from 0."
+            f"{place}: answer is {reprlib.repr(answer)} for {len(choices)} choices. "
+            "Use the index of one, from 0."
         )
     image = row.get("image")
     return Problem(
         id=pid,
         question=row["question"],
-        choices=[str(choice) for choice in choices],
+        choices=[_text(choice, place) for choice in choices],
         answer=answer,
-        hint=row.get("hint") or "",
+        hint=_optional(row, "hint", place) or "",
         has_image=bool(image),
         image=image if isinstance(image, str) and image else None,
-        subject=row.get("subject"),
+        subject=_optional(row, "subject", place),
         grade=_grade(row.get("grade"), place),
-        lecture=row.get("lecture") or "",
-        solution=row.get("solution") or "",
+        lecture=_optional(row, "lecture", place) or "",
+        solution=_optional(row, "solution", place) or "",
     )
+
+
+def _optional(row: dict[str, Any], key: str, place: str) -> str | None:
+    """A text that may be missing."""
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{place}: {key} is {reprlib.repr(value)}. Use a text.")
+    return value
+
+
+def _text(choice: Any, place: str) -> str:
+    """An option as text."""
+    if isinstance(choice, bool) or not isinstance(choice, str | int | float):
+        raise UserError(f"{place}: a choice is {reprlib.repr(choice)}. Use a text or a number.")
+    return str(choice)
 
 
 def _grade(grade: Any, place: str) -> int | None:
@@ -78,5 +95,5 @@ def _grade(grade: Any, place: str) -> int | None:
         return None
     text = str(grade).removeprefix("grade")
     if not text.isdigit() or not 1 <= int(text) <= 12:
-        raise UserError(f"{place}: grade is {grade!r}. Use grade1 to grade12.")
+        raise UserError(f"{place}: grade is {reprlib.repr(grade)}. Use grade1 to grade12.")
     return int(text)

@@ -6,7 +6,7 @@ import pytest
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.answer_file import AnswerFile
-from llama_adapter.evaluation.task import Question
+from llama_adapter.evaluation.question import Question
 
 QUESTIONS = [Question(str(number), f"question {number}") for number in range(4)]
 
@@ -46,7 +46,12 @@ def test_every_cut_of_the_file_can_be_continued(path):
 
 def test_verdicts_are_left_out(path):
     AnswerFile(path, "r", QUESTIONS[:2]).add("1", answer="a", correct=True)
-    assert AnswerFile(path, "r", QUESTIONS).rows["1"] == {"prompt": "question 1", "run": "r", "answer": "a"}
+    assert AnswerFile(path, "r", QUESTIONS).rows["1"] == {
+        "prompt": "question 1",
+        "run": "r",
+        "shown": None,
+        "answer": "a",
+    }
 
 
 @pytest.mark.parametrize(

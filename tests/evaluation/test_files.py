@@ -24,7 +24,7 @@ def test_what_is_written_is_read_again(tmp_path):
         ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl:2: .* is not valid JSON .* Use one value per line"),
         ("a.json", "{", "a.json: not valid JSON, .* Use a JSON file"),
         ("a.json", '{"a": 1}', "holds a dict. Use a list of objects"),
-        ("a.json", "[1]", "item 1 is '1'. Use an object"),
+        ("a.json", "[1]", "item 1 is 1. Use an object"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path, name, text, said):

@@ -28,7 +28,7 @@ def test_row_numbers_stand_in_for_picture_sizes(save):
         ({"x": 1}, "holds no list of questions"),
         ([{"id": 1}], "has none of the fields answers"),
         ([{"id": 1, "answers": []}], "has no reference answer"),
-        ([3], "record 0 is '3'"),
+        ([3], "record 0 is 3"),
         ([{"id": 1, "answers": ["a"]}] * 2, "come more than once"),
     ],
 )

@@ -66,10 +66,10 @@ def test_pictures_are_found_beside_the_questions_or_where_it_is_said(tmp_path, p
         picture = tmp_path / folder / part / "1.jpg"
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(b"any")
-        task = MME(MMEConfig(references=str(tmp_path / "mme"), predictions="unused", **options))
+        task = MME(MMEConfig(references=str(tmp_path / "mme"), questions="unused", **options))
         assert {question.image for question in task.questions()} == {str(picture)}
         picture.unlink()
-    task = MME(MMEConfig(references=str(tmp_path / "mme"), predictions="unused"))
+    task = MME(MMEConfig(references=str(tmp_path / "mme"), questions="unused"))
     assert {question.image for question in task.questions()} == {"1.jpg"}, "as it is named, for the message"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.choice import Choice, ChoiceConfig
 from llama_adapter.evaluation.options import check_candidates, choose, likelihood_scores
-from llama_adapter.evaluation.task import Question
+from llama_adapter.evaluation.question import Question
 
 
 def test_length_counts_only_where_it_is_asked_for():

@@ -1,44 +1,37 @@
 import pytest
 
 from llama_adapter.errors import UserError
-from llama_adapter.evaluation.predictions import pair, read_predictions
+from llama_adapter.evaluation.predictions import read_predictions
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "records"),
     [
-        {"7": "yes", "8": "no"},
-        {"results": {"7": "yes", "8": "no"}, "acc": 50.0},
-        [{"question_id": 7, "text": "yes", "prompt": "?"}, {"question_id": 8, "text": "no"}],
-        [{"image_id": 7, "caption": "yes"}, {"image_id": 8, "caption": "no"}],
-        [{"id": "7", "prediction": "yes", "answer": "wrong"}, {"id": "8", "prediction": "no", "answer": ""}],
+        ({"7": "yes"}, [{"key": "7", "prediction": "yes"}]),
+        ({"7": ["yes"]}, [{"key": "7", "prediction": ["yes"]}]),
+        ({"7": {"answer": "yes", "id": 3}}, [{"key": "7", "answer": "yes", "id": 3}]),
+        ({"results": {"7": "yes"}, "acc": 50.0}, [{"key": "7", "prediction": "yes"}]),
+        ([{"question_id": 7, "text": "yes"}], [{"question_id": 7, "text": "yes"}]),
+        ({"data": [{"id": 7, "answer": "yes"}], "n": 1}, [{"id": 7, "answer": "yes"}]),
+        ({"results": [{"id": 7, "answer": "yes"}]}, [{"id": 7, "answer": "yes"}]),
+        (["yes", "no"], [{"prediction": "yes"}, {"prediction": "no"}]),
     ],
 )
-def test_every_layout_gives_the_same_answers(save, content):
-    assert read_predictions(save("p.json", content)).answers == {"7": "yes", "8": "no"}
+def test_layouts_become_records(save, content, records):
+    assert read_predictions(save("p.json", content)).records == records
 
 
-def test_without_ids_the_order_counts(save):
-    rows = [
-        {"question_id": "height4_width5", "answer": "a"},
-        {"question_id": "height4_width5", "answer": "b"},
-    ]
-    assert read_predictions(save("p.json", rows)).answers == {"0": "a", "1": "b"}
-    assert read_predictions(save("p.jsonl", [{"answer": "a"}, {"answer": "b"}])).answers == {
-        "0": "a",
-        "1": "b",
-    }
-    nameless = [{"question_id": -1, "answer": "a"}, {"question_id": -1, "answer": "b"}]
-    assert read_predictions(save("p.json", nameless)).answers == {"0": "a", "1": "b"}
-    assert read_predictions(save("p.json", ["a", "b"])).answers == {"0": "a", "1": "b"}
-    with pytest.raises(UserError, match="record 1 is 'b'. Use an object with named fields"):
-        read_predictions(save("p.json", [{"answer": "a"}, "b"]))
+def test_lines_are_records_whatever_the_file_is_called(tmp_path):
+    for name in ("p.jsonl", "p.json"):
+        (tmp_path / name).write_text('\ufeff{"id": 1, "answer": "a\u2028b"}\n{"id": 2, "answer": "c"}\n')
+        found = read_predictions(tmp_path / name).records
+        assert found == [{"id": 1, "answer": "a\u2028b"}, {"id": 2, "answer": "c"}]
 
 
 def test_a_file_of_several_models_needs_a_choice(save):
     path = save("p.json", {"one": {"results": {"1": 0}, "acc": 3.5}, "two": {"results": {"1": 1}}})
     found = read_predictions(path, "one")
-    assert (found.answers, found.stated) == ({"1": 0}, {"acc": 3.5})
+    assert (found.records, found.stated) == ([{"key": "1", "prediction": 0}], {"acc": 3.5})
     with pytest.raises(UserError, match="no model was chosen. Use --model with 'one', 'two'"):
         read_predictions(path)
     with pytest.raises(UserError, match="there is no 'three'"):
@@ -53,30 +46,14 @@ def test_a_file_of_several_models_needs_a_choice(save):
         ([], "holds no predictions"),
         ({}, "is empty"),
         ("text", "holds no predictions"),
-        (
-            [{"id": 1, "answer": "a"}, {"id": 1, "answer": "b"}],
-            "the ids '1' are empty or come more than once",
-        ),
-        ([{"id": 1, "answer": "a"}, {"answer": "b"}], "the ids '' are empty"),
-        ([{"id": 1}], "has none of the fields prediction"),
-        ([3], "record 0 is '3'. Use an object"),
-        ({"1": {"a": "b"}}, "the answer of '1' is .* Use a text"),
+        (None, "holds no predictions"),
+        (3, "holds no predictions"),
+        ({"results": {}}, "is empty"),
+        ([3], "record 0 is 3. Use an object"),
+        ([["1", "a"]], r"record 0 is \['1', 'a'\]. Use an object"),
+        ([{"answer": "a"}, "b"], "record 1 is 'b'. Use an object with named fields"),
     ],
 )
 def test_what_holds_no_predictions_is_refused(save, content, said):
     with pytest.raises(UserError, match=said):
         read_predictions(save("p.json", content))
-
-
-def test_questions_and_predictions_must_belong_together():
-    assert pair(["1", "2"], ["2", "1"], allow_missing=False) == []
-    with pytest.raises(
-        UserError, match="1 of 2 questions have no prediction: '2'. Add them, or use --missing"
-    ):
-        pair(["1", "2"], ["1"], allow_missing=False)
-    assert pair(["1", "2"], ["1"], allow_missing=True) == ["1 questions without a prediction count as wrong."]
-    assert pair(["1"], ["1", "9"], allow_missing=False)[0].startswith("1 predictions belong to no question")
-    with pytest.raises(UserError, match="'9' came, '1' are asked"):
-        pair(["1"], ["9"], allow_missing=True)
-    with pytest.raises(UserError, match="and 4 more"):
-        pair([str(number) for number in range(13)], ["0"], allow_missing=False)

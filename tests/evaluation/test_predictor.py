@@ -7,7 +7,7 @@ import torch
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.evaluation.predictor import ModelPredictor
-from llama_adapter.evaluation.task import Question
+from llama_adapter.evaluation.question import Question
 from llama_adapter.generation.config import SessionConfig
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, write_notes
 from llama_adapter.multimodal import ImageConditionedModel
@@ -143,7 +143,78 @@ def test_a_task_with_pictures_is_asked_and_scored(seeing, save, evaluate):
     assert len({tuple(item["log_likelihoods"]) for item in blind}) == 1
 
 
+@pytest.fixture
+def coco(seeing, tmp_path):
+    """A folder of pictures with the names that COCO, TextVQA and GQA give them."""
+    names = ("val2014/COCO_val2014_000000000042.jpg", "003a8ae2ef43b901.jpg", "n16.jpg", "a.png")
+    for name, path in zip(names, [seeing[1][1]] * len(names), strict=True):
+        file = tmp_path / "pictures" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, file)
+    return tmp_path / "pictures"
+
+
+ASKED = {"question": "Which?", "answers": ["x"] * 10}
+LAYOUTS = {
+    "vqav2": [ASKED | {"question_id": 42000, "image_id": 42}],
+    "annotations": {"annotations": [ASKED | {"question_id": 42000, "image_id": 42}]},
+    "textvqa": {"data": [ASKED | {"question_id": 1, "image_id": "003a8ae2ef43b901"}]},
+    "list": [ASKED | {"question_id": 1, "image": ["a.png"]}],
+    "images": [ASKED | {"question_id": 1, "images": ["a.png"]}],
+    "right": [ASKED | {"question_id": 1, "image": "a.png"}],
+    "gqa": {"1": ASKED | {"imageId": "n16"}},
+    "chartqa": [{"imgname": "a.png", "query": "Which?", "label": "x"}],
+    "vsr": [{"image": "a.png", "caption": "Which?", "label": 1}],
+    "part": [ASKED | {"id": 1, "image": {"path": "a.png", "bytes": None}}],
+    "path": [ASKED | {"id": 1, "image_path": "a.png"}],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_public_layout_shows_its_picture(seeing, coco, save, evaluate, name):
+    """The answer is that of the picture asked by hand, and not that of a model asked blind."""
+    references = save(f"{name}.json", LAYOUTS[name])
+    options = {"references": references, "images": coco, "adapter": seeing[0], "max_new_tokens": 6}
+    _, items, printed = evaluate("choice", **options)
+    assert "1 of 1 questions were asked with their picture." in printed
+    assert items[0]["shown"].startswith(str(coco))
+    predictor = ModelPredictor(SessionConfig(adapter=[seeing[0]], max_new_tokens=6))
+    prompt = items[0]["prompt"]
+    assert predictor.answer([Question("1", prompt, image=seeing[1][1])]) == [items[0]["answer"]]
+    shutil.rmtree("out")
+    _, blind, printed = evaluate("choice", **options, ignore_images=True)
+    assert "1 of 1 questions have a picture, which the model was not shown." in printed
+    assert (blind[0]["shown"], blind[0]["answer"] != items[0]["answer"]) == (None, True)
+
+
+def test_a_model_that_sees_is_not_asked_blind(seeing, coco, save, evaluate, refused):
+    bare = [ASKED | {"question_id": 1}, ASKED | {"question_id": 2, "image": "a.png"}]
+    references = save("r.json", bare)
+    options = {"references": references, "images": coco, "adapter": seeing[0], "max_new_tokens": 1}
+    said = refused("vqa", **options)
+    assert "1 of 2 questions name no picture for a model that sees: '1'. Use --media-field" in said
+    assert "--text-questions 1 if these have none by nature" in said
+    assert "name no picture" in refused("vqa", **options, text_questions=2)
+    _, items, printed = evaluate("vqa", **options, text_questions=1)
+    assert "1 of 2 questions were asked with their picture; the other 1 have none by nature." in printed
+    assert [item["shown"] for item in items] == [None, str(coco / "a.png")]
+    other = save("o.json", [bare[0], bare[1] | {"image": "n16.jpg"}])
+    said = refused("vqa", **options | {"references": other}, text_questions=1, output="out/scores.json")
+    assert "question '2' was asked with" in said
+    assert "Use another --output" in said
+
+
+def test_a_picture_of_another_name_is_shown_if_it_is_said(seeing, coco, save, evaluate):
+    references = save("r.json", [ASKED | {"id": 1, "shot": "a.png", "number": 16}])
+    options = {"references": references, "images": coco, "adapter": seeing[0], "max_new_tokens": 1}
+    _, items, _ = evaluate("vqa", **options, media_field="shot")
+    assert items[0]["shown"] == str(coco / "a.png")
+    shutil.rmtree("out")
+    _, items, _ = evaluate("vqa", **options, media_name="n{number}.jpg")
+    assert items[0]["shown"] == str(coco / "n16.jpg")
+
+
 def test_a_lost_picture_is_said_before_the_model_is_loaded(seeing, save, refused):
     rows = [{"id": 1, "question": "Which?", "answer": "north", "image": "lost.png"}]
     said = refused("vqa", references=save("r.json", rows), adapter=seeing[0])
-    assert "The pictures of 1 of 1 questions are no files here: '1'. Put them" in said
+    assert "The pictures of 1 of 1 questions are no files here: '1'. Use --images" in said

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_adapter.evaluation.refcoco import iou, published_box, read_box, to_pixels
+from llama_adapter.evaluation.box_units import iou, to_pixels
+from llama_adapter.evaluation.refcoco import published_box, read_box
 
 NUMBERS = st.floats(-2, 2, allow_nan=False)
 BOXES = st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -88,6 +89,31 @@ def test_records_must_say_their_size_and_box(save, refused):
     assert "Use left, top, right, bottom" in refused(
         "refcoco", references=references, predictions=predictions
     )
+
+
+def test_wrong_units_are_said_or_refused(save, evaluate, refused):
+    rows = [{"question_id": "q1", "question": "cat", "height": 480, "width": 640}]
+    references = save("r.json", [rows[0] | {"gt_answers": [100, 120, 300, 360]}])
+    thousandths = save("p.json", [{"question_id": "q1", "answer": "[156,250,469,750]"}])
+    for unit in ("image", "square"):
+        found, _, printed = evaluate(
+            "refcoco", references=references, predictions=thousandths, coordinates=unit
+        )
+        assert found["scores"]["precision@0.5"] == 0
+        assert "1 of 1 boxes have numbers outside of the picture." in printed
+        assert "With thousandths 1 of them would be right, not 0." in printed
+    found, _, printed = evaluate(
+        "refcoco", references=references, predictions=thousandths, coordinates="thousandths"
+    )
+    assert (found["scores"]["precision@0.5"], found["notes"]) == (100, [])
+    coco = save("c.json", [rows[0] | {"bbox": [300, 120, 100, 240]}])
+    for answer in ("[300,120,400,360]", [300, 120, 400, 360]):
+        pixels = save("q.json", [{"question_id": "q1", "answer": answer}])
+        options = {"references": coco, "predictions": pixels, "coordinates": "pixels"}
+        said = refused("refcoco", **options)
+        assert "its right or lower edge comes before the other. Use --boxes pixels_xywh" in said
+        found, _, _ = evaluate("refcoco", **options, boxes="pixels_xywh")
+        assert found["scores"]["precision@0.5"] == 100
 
 
 def test_real_references_found_exactly_score_100(shared_data, save, evaluate):

@@ -137,3 +137,31 @@ def write_bomb(path, size):
 
     header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b""))
+
+
+def test_evaluation_shows_sounds_and_mixes(trained, tmp_path, monkeypatch, capsys):
+    """As `generate` answers the same inputs; and a file that is not there is said before anything is loaded."""
+    monkeypatch.chdir(tmp_path)
+    sound, picture = trained / "tone.wav", sorted((trained / "pictures").iterdir())[0]
+    rows = [
+        {"id": 1, "question": "Say", "answer": "x", "audio": str(sound)},
+        {"id": 2, "question": "Say", "answer": "x", "images": [str(picture)], "audios": [str(sound)]},
+        {"id": 3, "question": "Say", "answer": "x", "inputs": {"image": f"{picture}:0.5"}},
+    ]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    adapter = ["--adapter", str(trained / "second" / "adapter"), *WORDS]
+    words = ["evaluate", "choice", "--references", "r.json", "--suffix", "", *adapter]
+    assert main([*words, "--output", "s.json"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "3 of 3 questions were asked with their picture or other input." in printed
+    items = [json.loads(line) for line in (tmp_path / "s.items.jsonl").read_text().splitlines()]
+    assert [str(sound) in item["shown"] for item in items] == [True, True, False]
+    asked = ["evaluate", "choice", "--references", "r.json", "--suffix", "", "--questions", "q.jsonl"]
+    assert main(asked) == 0
+    assert main(["generate", *adapter, "--prompt-file", "q.jsonl", "--output", "a.jsonl"]) == 0
+    answers = [json.loads(line)["answer"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert answers == [item["answer"] for item in items]
+    (tmp_path / "r.json").write_text(json.dumps([rows[0] | {"audio": "lost.wav"}]))
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "The pictures of 1 of 1 questions are no files here: '1'." in capsys.readouterr().err

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from llama_adapter import UserError
+from llama_adapter.media import as_shown, read_inputs
 from llama_adapter.multimodal import ImageConditionedModel, Sight
-from llama_adapter.multimodal.inputs import as_shown, read_inputs
 from llama_adapter.multimodal.sight import make_sight
 from tests.multimodal.seeing import make_folder
 from tests.vision.tiny_encoders import draw

@@ -15,8 +15,8 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.likelihood import AnswerScorer
 from llama_adapter.generation.config import SamplingConfig, SessionConfig
 from llama_adapter.generation.session import Session
+from llama_adapter.media import MediaItem, Mix
 from llama_adapter.models import BaseModelConfig
-from llama_adapter.multimodal.inputs import Mix, WeightedInput
 from llama_adapter.multimodal.whole import is_whole
 from llama_adapter.planning.config import PlanConfig
 from llama_adapter.planning.estimate import estimate
@@ -125,7 +125,7 @@ def test_trained_asked_and_scored(config, encoders, tmp_path, places):
     generator = session.generator()
     assert generator.template_name == "sphinx"
     wide, square = (str(tmp_path / f"{name}.png") for name in ("wide", "square"))
-    both = Mix((WeightedInput("image", wide), WeightedInput("image", square)))
+    both = Mix((MediaItem("image", wide), MediaItem("image", square)))
     turns, sampling = [Turn("user", "What is 0?")], SamplingConfig(max_new_tokens=4)
     together = generator.answer([turns] * 3, sampling, images=[wide, None, both])
     alone = [generator.answer([turns], sampling, images=[one])[0] for one in (wide, None, both)]

@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llama_adapter.evaluation.captions.coco import Captioned, read_references
 from llama_adapter.evaluation.captions.scores import Tokenizer, score_captions
+from llama_adapter.evaluation.question import Question
+from llama_adapter.evaluation.question_media import MediaFinder, alone
 from llama_adapter.evaluation.results import Row, Scores
-from llama_adapter.evaluation.task import EvaluateConfig, Question, run
+from llama_adapter.evaluation.task import EvaluateConfig, run
+from llama_adapter.evaluation.values import scalar_text
 
 INSTRUCTION = "Generate caption of this image"
 """What LLaMA-Adapter V2 asks for a caption."""
@@ -25,7 +29,10 @@ class CaptionConfig(EvaluateConfig):
     """Part of a Karpathy file: train, restval, trainrestval, val or test."""
 
     images: str | None = None
-    """Folder of the pictures, for --questions."""
+    """Folder of the pictures, found by the names that the references have, or by their ids."""
+
+    media_name: str | None = None
+    """Name of a picture's file, made from its id, such as COCO_val2014_{image_id:012d}.jpg."""
 
     instruction: str = INSTRUCTION
     """What to ask for a caption."""
@@ -49,17 +56,31 @@ class CocoCaption:
     def pictures(self) -> list[Captioned]:
         """The references."""
         config = self.config
-        return config.limited(read_references(config.references, config.split, config.images))
+        beside = Path(config.references).expanduser().parent
+        finder = MediaFinder(config.images, beside, config.media_name)
+        asked = config.predictions is None or config.questions is not None
+        return config.limited(read_references(config.references, config.split, finder if asked else None))
 
     def questions(self) -> list[Question]:
         """The same instruction for every picture."""
         return [
-            Question(item.id, self.config.instruction, item.image, has_image=True) for item in self.pictures
+            Question(
+                item.id,
+                self.config.instruction,
+                image := alone(item.media),
+                inputs=() if image else item.media,
+                has_image=True,
+                record=item.record,
+            )
+            for item in self.pictures
         ]
 
     def score(self, answers: Mapping[str, Any]) -> Scores:
         """All caption scores; a picture without a caption has an empty one."""
-        said = {item.id: str(answers.get(item.id, "")) for item in self.pictures}
+        said = {
+            item.id: scalar_text(answers.get(item.id, ""), f"The caption of {item.id!r}")
+            for item in self.pictures
+        }
         references = {item.id: item.captions for item in self.pictures}
         found = score_captions(said, references, self.config.tokenizer, self.config.java_scores)
         items = [

@@ -13,7 +13,7 @@ from typing import Any
 
 from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_json
-from llama_adapter.evaluation.predictions import listed
+from llama_adapter.evaluation.values import brief, key_text, listed
 from llama_adapter.scienceqa import Problem, problem_of
 
 
@@ -59,13 +59,15 @@ def _rows(source: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((str(number), row) for number, row in enumerate(hub_rows(source, split)))
         return
     content = read_json(path)
+    if not isinstance(content, dict | list):
+        raise UserError(f"{source}: holds {brief(content)}. Use a mapping of id to question, or a list.")
     rows = list(content.items()) if isinstance(content, dict) else list(enumerate(content, start=1))
     for key, row in rows:
         if not isinstance(row, dict):
-            raise UserError(f"{source}: problem {key} is {str(row)[:60]!r}. Use an object.")
+            raise UserError(f"{source}: problem {key} is {brief(row)}. Use an object.")
         if row.get("split") in (None, split):
             pid = key if isinstance(content, dict) else row.get("pid", row.get("id", key))
-            yield str(pid), row
+            yield key_text(pid, f"{source}: the id of problem {key}"), row
 
 
 def _split_ids(path: str, split: str) -> list[str]:
@@ -74,7 +76,7 @@ def _split_ids(path: str, split: str) -> list[str]:
     if not isinstance(content, dict) or not isinstance(content.get(split), list):
         known = listed(content) if isinstance(content, dict) else type(content).__name__
         raise UserError(f"{path}: there is no split {split!r}. Use one of {known}.")
-    return [str(pid) for pid in content[split]]
+    return [key_text(pid, f"{path}: an id") for pid in content[split]]
 
 
 def _image_file(image: str | None, pid: str, images: Path, split: str) -> str | None:

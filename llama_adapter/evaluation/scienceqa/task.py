@@ -16,9 +16,11 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.files import read_json
 from llama_adapter.evaluation.letters import LETTERS, read_option
 from llama_adapter.evaluation.options import OptionsConfig
+from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.results import Row, Scores, share
 from llama_adapter.evaluation.scienceqa.problems import read_problems
-from llama_adapter.evaluation.task import Question, run
+from llama_adapter.evaluation.task import run
+from llama_adapter.evaluation.values import brief, single_text
 from llama_adapter.scienceqa import Format, Problem, build_candidates, build_prompt
 
 SPLIT_SIZES = {"train": 12726, "val": 4241, "validation": 4241, "test": 4241}
@@ -94,8 +96,7 @@ class ScienceQA:
 
     def questions(self) -> list[Question]:
         """The prompts, with pictures and options."""
-        captions = {} if self.config.captions is None else read_json(self.config.captions)
-        captions = captions.get("captions", captions)
+        captions = {} if self.config.captions is None else _captions(self.config.captions)
         return [
             Question(
                 problem.id,
@@ -103,7 +104,9 @@ class ScienceQA:
                 problem.image,
                 problem.choices,
                 build_candidates(problem, self.config.format, self.config.options_as),
-                problem.has_image,
+                has_image=problem.has_image,
+                has_none=not problem.has_image,
+                record={"pid": problem.id},
             )
             for problem in self.problems
         ]
@@ -174,6 +177,15 @@ class ScienceQA:
         """How many answers named no option, if there are such."""
         fate = "count as wrong" if self.config.guess_unread is None else "were drawn at random"
         return [f"{unread} of {count} answers name no single option and {fate}."] if unread else []
+
+
+def _captions(path: str) -> dict[str, str]:
+    """Problem id -> caption."""
+    content = read_json(path)
+    content = content.get("captions", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {brief(content)}. Use a mapping of problem id to caption.")
+    return {pid: single_text(said, f"{path}: the caption of {pid!r}") for pid, said in content.items()}
 
 
 def scienceqa(config: ScienceQAConfig) -> int:

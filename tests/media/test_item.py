@@ -3,23 +3,23 @@
 import pytest
 
 from llama_adapter import UserError
-from llama_adapter.multimodal.inputs import Mix, WeightedInput, as_shown, read_input, read_inputs
+from llama_adapter.media import MediaItem, Mix, as_shown, read_input, read_inputs
 
 
 def test_files_and_texts_with_and_without_weight(tmp_path):
     path = tmp_path / "a.png"
     path.touch()
-    assert read_input("image", str(path)) == WeightedInput("image", str(path), 1.0)
-    assert read_input("image", f"{path}:0.7") == WeightedInput("image", str(path), 0.7)
-    assert read_input("audio", f"{path}:-2") == WeightedInput("audio", str(path), -2.0)
-    assert read_input("text", "at 10:30") == WeightedInput("text", "at 10", 30.0)
-    assert read_input("text", "a dog: brown") == WeightedInput("text", "a dog: brown", 1.0)
+    assert read_input("image", str(path)) == MediaItem("image", str(path), 1.0)
+    assert read_input("image", f"{path}:0.7") == MediaItem("image", str(path), 0.7)
+    assert read_input("audio", f"{path}:-2") == MediaItem("audio", str(path), -2.0)
+    assert read_input("text", "at 10:30") == MediaItem("text", "at 10", 30.0)
+    assert read_input("text", "a dog: brown") == MediaItem("text", "a dog: brown", 1.0)
 
 
 def test_a_file_whose_name_ends_like_a_weight(tmp_path):
     path = tmp_path / "a:3"
     path.touch()
-    assert read_input("image", str(path)) == WeightedInput("image", str(path), 1.0)
+    assert read_input("image", str(path)) == MediaItem("image", str(path), 1.0)
     assert read_input("image", f"{path}:0.5").weight == 0.5
 
 
@@ -39,7 +39,7 @@ def test_what_is_not_there(modality, written, said):
 
 def test_paths_start_at_a_folder(tmp_path):
     (tmp_path / "a.png").touch()
-    assert read_input("image", "a.png:0.5", tmp_path) == WeightedInput("image", str(tmp_path / "a.png"), 0.5)
+    assert read_input("image", "a.png:0.5", tmp_path) == MediaItem("image", str(tmp_path / "a.png"), 0.5)
 
 
 def test_one_image_is_shown_as_its_file_and_all_else_as_a_mix(tmp_path):

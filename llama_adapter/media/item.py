@@ -1,4 +1,4 @@
-"""What a model is shown beside a prompt, where it takes more than one image: inputs with weights.
+"""One medium beside a text, and several of them as a mix: inputs with weights.
 
 Written ``PATH`` or ``PATH:WEIGHT`` on a command line, in a prompt file or in a chat; a text stands in the
 path's place. Which modalities there are is the encoder's business (``imagebind_llm``), and so is what weights
@@ -26,13 +26,14 @@ _WEIGHTED = re.compile(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+))", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class WeightedInput:
-    """One input of a mix."""
+class MediaItem:
+    """One medium: an image, a sound, a text beside the prompt."""
 
     modality: str
     """One of ``MODALITIES``."""
     content: Any
-    """Its file, or the text itself; an image may also be a picture of Pillow."""
+    """Its file's path, the file's bytes, or the text itself; an image may also be a picture of Pillow. None
+    where a record only says that a medium stands there."""
     weight: float = 1.0
     """Its weight."""
 
@@ -44,7 +45,7 @@ class WeightedInput:
 class Mix:
     """All inputs of one prompt."""
 
-    inputs: tuple[WeightedInput, ...]
+    inputs: tuple[MediaItem, ...]
     """At least one."""
 
     def __str__(self) -> str:
@@ -63,7 +64,7 @@ class Mix:
         return tuple(one.content for one in self.inputs) if plain else None
 
 
-def read_input(modality: str, written: str, folder: Path = Path()) -> WeightedInput:
+def read_input(modality: str, written: str, folder: Path = Path()) -> MediaItem:
     """One input.
 
     Args:
@@ -80,16 +81,16 @@ def read_input(modality: str, written: str, folder: Path = Path()) -> WeightedIn
     if not content.strip():
         raise UserError(f"The input {modality} is {written!r}. Use a {'text' if is_text else 'file'}.")
     if is_text:
-        return WeightedInput(modality, content, weight)
+        return MediaItem(modality, content, weight)
     path = _file(content, folder)
     if not path.is_file():
         raise UserError(
             f"The {modality} {str(path)!r} does not exist. Use PATH, or PATH:WEIGHT such as a.jpg:0.7."
         )
-    return WeightedInput(modality, str(path), weight)
+    return MediaItem(modality, str(path), weight)
 
 
-def read_inputs(given: Mapping[str, Iterable[str]], folder: Path = Path()) -> list[WeightedInput]:
+def read_inputs(given: Mapping[str, Iterable[str]], folder: Path = Path()) -> list[MediaItem]:
     """Inputs of several modalities.
 
     Args:
@@ -102,7 +103,7 @@ def read_inputs(given: Mapping[str, Iterable[str]], folder: Path = Path()) -> li
     return [read_input(name, one, folder) for name in MODALITIES for one in given.get(name, ())]
 
 
-def as_shown(inputs: Sequence[WeightedInput]) -> "Mix | str | None":
+def as_shown(inputs: Sequence[MediaItem]) -> "Mix | str | None":
     """What a model is shown: nothing, an image's file, or a mix."""
     if not inputs:
         return None
