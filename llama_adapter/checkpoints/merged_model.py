@@ -43,12 +43,14 @@ def write_merged(config: MergeConfig) -> int:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     options = _read_options(config)
     settings = BaseModelConfig(
-        name_or_path=config.base or options.base_model_name_or_path or "", dtype=config.dtype
+        name_or_path=config.base or options.base_model_name_or_path or "",
+        dtype=config.dtype,
+        allow_misfit=config.allow_misfit,
     )
     with console.status("Loading"):
         base = _load(settings)
         tokenizer = _tokenizer(settings)
-        adapted = load_adapter(base, {"default": config.adapter})
+        adapted = load_adapter(base, {"default": config.adapter}, allow_misfit=config.allow_misfit)
     tokens = _sample(tokenizer, base)
     with new_folder(config.output, config.overwrite) as folder:
         with console.status("Merging"):
