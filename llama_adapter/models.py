@@ -8,13 +8,15 @@ know training or data.
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftConfig, PeftModel, TaskType, get_peft_model
+from peft import PeftConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -26,6 +28,14 @@ from transformers import (
 )
 
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import first_line
+from llama_adapter.file_formats.json_file import read_object
+from llama_adapter.file_formats.model_folder import (
+    check_adapter_files,
+    check_model_files,
+    check_settings,
+    check_tokenizer_files,
+)
 from llama_adapter.quantization import (
     Quantization,
     QuantizationBackend,
@@ -34,6 +44,7 @@ from llama_adapter.quantization import (
     quantization_config,
     weight_count,
 )
+from llama_adapter.whole_loads import Misfit, not_finite, quiet_reports, refuse
 
 NOTES_NAME = "llama_adapter.json"
 _NOTES_FORMAT = 1
@@ -79,6 +90,10 @@ class BaseModelConfig:
     device_map: str | None = None
     """How to spread the weights over devices, for example ``auto``; None loads onto one device."""
 
+    allow_misfit: list[str] = field(default_factory=list)
+    """Tensors, by name or pattern such as ``lm_head.*``, that may be missing, unexpected, of another shape or
+    not finite in the base's files or an adapter's. Any other stops the program."""
+
     @property
     def precision(self) -> str:
         """``dtype`` by the name that torch has for it, or ``auto``."""
@@ -99,6 +114,13 @@ class AdapterNotes:
     """Longest token sequence it was trained on."""
 
 
+_OTHER_BASE = "This adapter was trained on another base model"
+"""How the method begins its warning."""
+_MISSHAPEN = re.compile(r"- (\S+): found shape torch\.Size\(\[(.*?)\]\) .* torch\.Size\(\[(.*?)\]\)")
+"""A line of PEFT's warning."""
+_OF_MISFIT = ("ignore_mismatched_sizes", "missing adapter keys", "does not fit")
+"""Parts of warnings that ``refuse`` takes the place of."""
+
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -110,26 +132,32 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
             was asked for is not active.
     """
     check_base(config.name_or_path)
+    check_model_files(config.name_or_path)
     dtype = config.precision
     backend = _quantization_backend(config)
     try:
         quantised = {} if backend is None else _quantization(config, backend, dtype)
-        model = AutoModelForCausalLM.from_pretrained(
-            config.name_or_path,
-            dtype=dtype,
-            attn_implementation=config.attn_implementation,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            device_map=config.device_map,
-            **quantised,
-        )
-    except (OSError, ValueError, ImportError) as error:
+        with quiet_reports():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                config.name_or_path,
+                dtype=dtype,
+                attn_implementation=config.attn_implementation,
+                revision=config.revision,
+                trust_remote_code=config.trust_remote_code,
+                device_map=config.device_map,
+                ignore_mismatched_sizes=True,  # they are named below, all at once
+                output_loading_info=True,
+                **quantised,
+            )
+    except Exception as error:  # whatever a library raises at files and settings that do not fit
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"The base model {config.name_or_path!r} could not be loaded: {_first_line(error)} "
+            f"The base model {config.name_or_path!r} could not be loaded: {first_line(error)}. "
             "Set base.name_or_path and the other settings under `base`."
         ) from error
+    misfit = Misfit.of_report(report, model)
+    refuse(misfit, config.allow_misfit, config.name_or_path, f"the {type(model).__name__} of its config.json")
     _check_attention(model, config)
     if backend is not None:
         remembering: Any = model
@@ -145,13 +173,14 @@ def load_base_config(config: BaseModelConfig) -> PretrainedConfig:
         UserError: there is none.
     """
     check_base(config.name_or_path)
+    check_settings(config.name_or_path)
     try:
         return AutoConfig.from_pretrained(
             config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # see load_base
         raise UserError(
-            f"The configuration of {config.name_or_path!r} could not be read: {_first_line(error)} "
+            f"The configuration of {config.name_or_path!r} could not be read: {first_line(error)}. "
             "Set base.name_or_path to a model."
         ) from error
 
@@ -179,14 +208,17 @@ def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
         UserError: When there is none, or nothing in it can serve for padding.
     """
     check_base(config.name_or_path)
+    check_tokenizer_files(config.name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             config.name_or_path, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, ImportError) as error:
+    except BaseException as error:  # a tokenizer's own reader panics, which is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise UserError(
-            f"The tokenizer of {config.name_or_path!r} could not be loaded: {_first_line(error)} "
-            "Add the tokenizer files (tokenizer.json or tokenizer.model) into the model's folder."
+            f"The tokenizer of {config.name_or_path!r} could not be loaded: {first_line(error)}. "
+            "Add sound tokenizer files (tokenizer.json or tokenizer.model) into the model's folder."
         ) from error
     return ensure_pad_token(tokenizer)
 
@@ -255,7 +287,7 @@ def attach_adapter(model: PreTrainedModel, config: PeftConfig, name: str = "defa
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"The adapter {config.peft_type} does not fit {type(model).__name__}: {_first_line(error)} "
+            f"The adapter {config.peft_type} does not fit {type(model).__name__}: {first_line(error)}. "
             "Set others under `adapter`."
         ) from error
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
@@ -267,7 +299,10 @@ def attach_adapter(model: PreTrainedModel, config: PeftConfig, name: str = "defa
 
 
 def load_adapter(
-    model: PreTrainedModel, dirs: Mapping[str, str | Path], trainable: bool = False
+    model: PreTrainedModel,
+    dirs: Mapping[str, str | Path],
+    trainable: bool = False,
+    allow_misfit: Sequence[str] = (),
 ) -> PeftModel:
     """Load saved adapters onto a base model; the first one is active.
 
@@ -275,6 +310,7 @@ def load_adapter(
         model: The base model.
         dirs: Folder of each adapter, by the name it gets.
         trainable: Whether they can be trained further.
+        allow_misfit: Tensors that need not fit, see ``BaseModelConfig``.
 
     Raises:
         UserError: When a folder holds no adapter, or it does not fit the model.
@@ -286,20 +322,7 @@ def load_adapter(
     adapted: PeftModel | None = None
     for name, folder in dirs.items():
         check_adapter(folder)
-        try:
-            if adapted is None:
-                adapted = PeftModel.from_pretrained(
-                    model, str(folder), adapter_name=name, is_trainable=trainable
-                )
-            else:
-                adapted.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(
-                f"The adapter in {str(folder)!r} could not be loaded onto {type(model).__name__}: "
-                f"{_first_line(error)} Use the base model it was trained on; its README.md names it."
-            ) from error
+        adapted = _add_adapter(adapted or model, name, folder, trainable, allow_misfit)
     if adapted is None:
         raise UserError(f"No adapter could be loaded from {list(dirs)}. Use at least one folder.")
     adapted.set_adapter(next(iter(dirs)))
@@ -307,6 +330,64 @@ def load_adapter(
         return adapted
     adapted.requires_grad_(False)  # set_adapter makes what it activates trainable
     return adapted.eval()
+
+
+def _add_adapter(
+    model: PreTrainedModel | PeftModel,
+    name: str,
+    folder: str | Path,
+    trainable: bool,
+    allow_misfit: Sequence[str],
+) -> PeftModel:
+    """A model with one more adapter, all of whose tensors are those of the file.
+
+    Raises:
+        UserError: they are not, or a file is damaged.
+    """
+    check_adapter_files(folder)
+    options: dict[str, Any] = {"is_trainable": trainable, "ignore_mismatched_sizes": True}
+    kind, where = type(model).__name__, str(folder)
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            # from_pretrained keeps to itself what load_adapter reports, which may be called again
+            adapted = model if isinstance(model, PeftModel) else None
+            if adapted is None:
+                adapted = PeftModel.from_pretrained(model, where, adapter_name=name, **options)
+            report = adapted.load_adapter(where, adapter_name=name, **options)
+    except Exception as error:  # whatever PEFT raises at settings and tensors that do not fit
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"The adapter in {where!r} could not be loaded onto {kind}: {first_line(error)}. "
+            "Use the base model it was trained on; its README.md names it."
+        ) from error
+    messages = [str(warning.message) for warning in said]
+    found = get_peft_model_state_dict(adapted, adapter_name=name)
+    misfit = Misfit(
+        missing={key: "is missing" for key in report.missing_keys if not _is_shared(key)},
+        unexpected=dict.fromkeys(report.unexpected_keys, "is unexpected"),
+        misshapen=_misshapen(messages),
+        not_finite=not_finite(found),
+    )
+    other = next((text.partition(": ")[2] for text in messages if _OTHER_BASE in text), "")
+    base = getattr(adapted.get_base_model(), "name_or_path", "") or kind
+    refuse(misfit, allow_misfit, where, f"the base {base!r}", f"{_OTHER_BASE}: {other}" if other else "")
+    for warning in said:
+        if not any(words in str(warning.message) for words in _OF_MISFIT):
+            warnings.warn(warning.message, warning.category, stacklevel=2)
+    return adapted
+
+
+def _misshapen(messages: Iterable[str]) -> dict[str, str]:
+    """The tensors of other shapes that PEFT warned of."""
+    pairs = (found for text in messages for found in _MISSHAPEN.finditer(text))
+    return {name: f"has shape ({found}), not ({wanted})" for name, found, wanted in (pair.groups() for pair in pairs)}
+
+
+def _is_shared(key: str) -> bool:
+    """Whether PEFT keeps a tensor once for all layers, or makes it anew from another; neither is in files."""
+    return "vblora_vector_bank" in key or "prompt_encoder" in key
 
 
 def check_adapter(folder: str | Path) -> None:
@@ -343,12 +424,7 @@ def read_notes(folder: str | Path) -> AdapterNotes:
     path = Path(folder) / NOTES_NAME
     if not path.is_file():
         return AdapterNotes()
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{str(path)!r} is not valid JSON ({error}). Delete it, or use a copy of the adapter."
-        ) from error
+    content = read_object(path, "Delete it, or use a copy of the adapter.")
     if content.get("format") != _NOTES_FORMAT:
         raise UserError(
             f"{str(path)!r} has format {content.get('format')!r}, this version reads {_NOTES_FORMAT}. "
@@ -420,10 +496,3 @@ def _what_lies_in(folder: Path) -> str:
     if inner:
         return f"Did you mean its folder {inner[0]!r}?"
     return "It may be the wrong one."
-
-
-def _first_line(error: BaseException) -> str:
-    """The first sentence of a library's message, closed with a full stop."""
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return line if line.endswith((".", "?", "!")) else f"{line}."

@@ -6,6 +6,7 @@ ends with the answer's words is trained in its place, and all later answers shif
 Source: docs/sources/llama2-accessory.md#conversation.
 """
 
+import json
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +20,7 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 END = "\n###"
+_OPEN = "\n\n###"
 _NAMES = {"user": " Human:", "assistant": " Assistant:"}
 
 
@@ -31,6 +33,20 @@ class SphinxTemplate(TextEndTemplate):
     def identity(self) -> str:
         """See ``Template.identity``."""
         return "sphinx/1"
+
+    def jinja(self, begin: str) -> str:
+        """See ``Template.jinja``."""
+        user, assistant, end = (json.dumps(text) for text in (*_NAMES.values(), END))
+        return (
+            "{%- if messages[0]['role'] == 'system' %}{%- set start = messages[0]['content'] %}"
+            "{%- set turns = messages[1:] %}{%- else %}"
+            f"{{%- set start = {json.dumps(SYSTEM)} %}}{{%- set turns = messages %}}{{%- endif %}}"
+            f"{{{{ {json.dumps(begin)} + start + {json.dumps(_OPEN)} }}}}"
+            "{%- for turn in turns %}"
+            f"{{{{ ({assistant} if turn['role'] == 'assistant' else {user}) + ' ' + turn['content'].strip() + {end} }}}}"
+            "{%- endfor %}"
+            f"{{%- if add_generation_prompt %}}{{{{ {assistant} }}}}{{%- endif %}}"
+        )
 
     def render(self, turns: Sequence[Turn]) -> Rendered:
         """See ``Template.render``."""
@@ -48,7 +64,7 @@ class SphinxTemplate(TextEndTemplate):
             text.add(turns[0].full_text, text.contents)
         else:
             text.add(SYSTEM)
-        text.add("\n\n###")
+        text.add(_OPEN)
         for turn in turns[has_system:]:
             if turn.role not in _NAMES:
                 raise RecordProblem(f"the sphinx template has no place for a {turn.role} turn in the middle")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
 from llama_adapter.errors import UserError
+from llama_adapter.whole_loads import load_whole
 from sphinx_ft.config import SphinxConfig
 from sphinx_ft.mixing import EncoderMix, MixedFeatures
 from sphinx_ft.view_tokens import ViewTokens
@@ -191,11 +192,21 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
-        """The model of a folder, as transformers loads it, its encoders frozen."""
-        found = super().from_pretrained(*arguments, **options)
-        model: Any = found[0] if isinstance(found, tuple) else found
-        model.encoders.requires_grad_(False)
-        return found
+        """The model of a folder, as transformers loads it, its encoders frozen.
+
+        Args:
+            arguments: see transformers.
+            options: see transformers; ``allow_misfit`` names tensors that need not fit, see
+                ``llama_adapter.whole_loads``.
+
+        Raises:
+            UserError: a file is damaged, or tensors do not fit.
+        """
+        with_report = options.pop("output_loading_info", False)
+        load: Any = super().from_pretrained
+        found = load_whole(load, *arguments, **options)
+        found[0].encoders.requires_grad_(False)
+        return found if with_report else found[0]
 
     def name_encoders(self, folder: str | Path) -> None:
         """Move the encoders' weights to files of their own, which the settings then name.

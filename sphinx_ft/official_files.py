@@ -109,7 +109,8 @@ def _beside(source: Path, folder: Path, config: Any) -> str:
 
 
 def _family(config: ConvertConfig) -> Family:
-    """What the converter must know."""
+    """What the converter must know; on the way back the model's own settings say what files do not."""
+    base = config.base or (config.checkpoint if config.reverse else None)
     return Family(
         model_type=SphinxConfig.model_type,
         architecture=SphinxForConditionalGeneration.__name__,
@@ -117,7 +118,7 @@ def _family(config: ConvertConfig) -> Family:
         owner="SPHINX",
         settings=(SETTINGS, CODE),
         settings_needed=False,
-        config=partial(sphinx_config, variant=config.variant, base=config.base),
+        config=partial(sphinx_config, variant=config.variant, base=base),
         stored=stored_tensors,
         params=official_settings,
         prefix=PREFIX,

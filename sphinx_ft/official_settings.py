@@ -8,13 +8,13 @@ Source: docs/sources/llama2-accessory.md#files.
 import copy
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
-from llama_adapter.checkpoints.meta_llama import EMBEDDINGS, dense_config, head_size
+from llama_adapter.checkpoints.meta_llama import EMBEDDINGS, dense_config, head_size, inner_rule
 from llama_adapter.checkpoints.mixtral import mixtral_config, mixtral_params
 from llama_adapter.checkpoints.model_files import OfficialModel
 from llama_adapter.errors import UserError
-from llama_adapter.models import check_base
+from llama_adapter.models import BaseModelConfig, load_base_config
 from sphinx_ft.config import SphinxConfig
 from sphinx_ft.variants import VARIANTS, balance, variant_config
 
@@ -40,9 +40,9 @@ def sphinx_config(official: OfficialModel, variant: str | None, base: str | None
     Raises:
         UserError: it is not clear which model it is, or the settings contradict each other.
     """
-    name = _variant_name(official, variant)
     given = _base_config(base)
     sphinx = given if isinstance(given, SphinxConfig) else None
+    name = _variant_name(official, variant, sphinx)
     config = variant_config(name, _text_config(official, name, sphinx.text_config if sphinx else given))
     if sphinx:
         config.encoders, config.views, config.tokens = sphinx.encoders, sphinx.views, sphinx.tokens
@@ -52,8 +52,10 @@ def sphinx_config(official: OfficialModel, variant: str | None, base: str | None
                 f"{VARIANTS[name].llama_type}. Use the settings of such a model."
             )
     for encoder in config.encoders:
+        quick = bool(official.params.get(_QUICK_GELU))
         if encoder["kind"] == "clip" and _QUICK_GELU in official.params:
-            encoder["settings"]["quick_gelu"] = bool(official.params[_QUICK_GELU])
+            if quick != encoder["settings"].get("quick_gelu", False):
+                encoder["settings"]["quick_gelu"] = quick
     return config
 
 
@@ -102,8 +104,8 @@ def _built_in(config: SphinxConfig) -> dict[str, Any]:
     }
 
 
-def _variant_name(official: OfficialModel, variant: str | None) -> str:
-    """Which released model a folder holds.
+def _variant_name(official: OfficialModel, variant: str | None, described: SphinxConfig | None) -> str:
+    """Which released model a folder holds: as its settings say, the caller, or the settings beside it.
 
     Raises:
         UserError: nothing says so, or the folder says something else than the caller.
@@ -119,6 +121,8 @@ def _variant_name(official: OfficialModel, variant: str | None) -> str:
                 f"{code!r}. Leave --variant out, or use the folder of that model."
             )
         return variant
+    if code is None and described is not None:
+        code = released_code(described)
     if code is None:
         raise UserError(
             f"{source!r} has no {CODE} that names the model. Name it: --variant, one of: {names}."
@@ -136,9 +140,7 @@ def _base_config(base: str | None) -> PreTrainedConfig | None:
     """The settings in the folder that ``--base`` names."""
     if base is None:
         return None
-    check_base(base)
-    config: PreTrainedConfig = AutoConfig.from_pretrained(base)
-    return config
+    return load_base_config(BaseModelConfig(name_or_path=base))
 
 
 def _text_config(official: OfficialModel, name: str, given: PreTrainedConfig | None) -> PreTrainedConfig:
@@ -178,18 +180,10 @@ def _dense_params(text: Any) -> dict[str, Any]:
         "n_heads": text.num_attention_heads,
         "n_kv_heads": text.num_key_value_heads,
         "vocab_size": text.vocab_size,
-        **_inner_rule(text.hidden_size, text.intermediate_size),
+        **inner_rule(text.hidden_size, text.intermediate_size),
         "norm_eps": text.rms_norm_eps,
         "rope_theta": text.rope_parameters["rope_theta"],
     }
-
-
-def _inner_rule(hidden: int, inner: int) -> dict[str, Any]:
-    """What makes Meta's rule give an MLP's width: 8/3 of the hidden size, times a factor, rounded up."""
-    plain, multiple = int(8 * hidden / 3), 256
-    if -(-plain // multiple) * multiple == inner:
-        return {"multiple_of": multiple, "ffn_dim_multiplier": None}
-    return {"multiple_of": 1, "ffn_dim_multiplier": (inner + 0.5) / plain}  # the rule rounds the product down
 
 
 def _rope_scaling(text: Any) -> float | None:

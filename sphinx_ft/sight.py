@@ -107,8 +107,12 @@ def open_model(base: BaseModelConfig) -> SphinxSight:
             f"quantization={base.quantization!r} is for language models. Leave it out, or use dtype=bfloat16."
         )
     try:
-        model = SphinxForConditionalGeneration.from_pretrained(base.name_or_path, dtype=base.dtype)
+        model = SphinxForConditionalGeneration.from_pretrained(
+            base.name_or_path, dtype=base.dtype, allow_misfit=base.allow_misfit
+        )
     except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"The SPHINX model in {base.name_or_path!r} cannot be loaded: {error} "
             "Use a folder of train or convert --kind sphinx."

@@ -126,6 +126,7 @@ class SphinxTuning(TuningConfig):
                 dtype=base.precision,
                 revision=base.revision,
                 attn_implementation=base.attn_implementation,
+                allow_misfit=base.allow_misfit,
             )
         random = [one.name for one in self.encoders if not one.elsewhere]
         self._need_encoders(base, random)

@@ -123,7 +123,7 @@ def test_a_hub_name_that_is_not_here(monkeypatch):
 
 def test_a_damaged_config(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="could not be loaded"):
+    with pytest.raises(UserError, match="config.json' is damaged or no JSON file"):
         load_base(BaseModelConfig(name_or_path=str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_type"}))
     with pytest.raises(UserError, match="could not be loaded"):
@@ -132,7 +132,7 @@ def test_a_damaged_config(tmp_path):
 
 def test_a_folder_without_a_tokenizer(tmp_path, base):
     base.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="tokenizer of .* could not be loaded: .*Add the tokenizer files"):
+    with pytest.raises(UserError, match="tokenizer of .* could not be loaded: .*Add sound tokenizer files"):
         load_tokenizer(BaseModelConfig(name_or_path=str(tmp_path)))
 
 
@@ -237,12 +237,7 @@ def test_an_adapter_of_another_base(base_dir, tmp_path):
         vocab_size=8, hidden_size=16, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2
     )
     other = LlamaForCausalLM(config)
-    with (
-        pytest.warns(UserWarning, match="trained on another base model: hidden_size was 8, is 16"),
-        pytest.raises(
-            UserError, match="could not be loaded onto LlamaForCausalLM: .*Use the base model it was"
-        ),
-    ):
+    with pytest.raises(UserError, match=r"/a' does not fit the base 'LlamaFor(?s:.*)hidden_size was 8, is 16"):
         load_adapter(other, {"default": tmp_path / "a"})
 
 
@@ -255,7 +250,7 @@ def test_notes_round_trip_and_tolerate_what_is_missing(tmp_path):
 
 def test_damaged_or_newer_notes_are_refused(tmp_path):
     (tmp_path / "llama_adapter.json").write_text("{")
-    with pytest.raises(UserError, match="is not valid JSON"):
+    with pytest.raises(UserError, match="damaged or no JSON file.*Delete it"):
         read_notes(tmp_path)
     (tmp_path / "llama_adapter.json").write_text(json.dumps({"format": 2}))
     with pytest.raises(UserError, match="has format 2, this version reads 1. Install a newer one"):

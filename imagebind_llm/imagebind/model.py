@@ -22,6 +22,7 @@ from imagebind_llm.clips import Clips
 from imagebind_llm.imagebind.config import ImageBindConfig
 from imagebind_llm.imagebind.towers import Tower, make_tower
 from llama_adapter.errors import UserError
+from llama_adapter.whole_loads import load_whole
 
 Values: TypeAlias = Shaped[Tensor, "R ..."] | Clips | Sequence[Float[Tensor, "_ 3"]]
 """Inputs of one modality: a tensor, with an axis of clips or without; records of unequal clips; point clouds
@@ -72,22 +73,16 @@ class ImageBindModel(PreTrainedModel):
         Args:
             pretrained_model_name_or_path: as ``save_pretrained`` or ``convert`` wrote it.
             args: see transformers.
-            kwargs: see transformers; ``modalities=["vision", "text"]`` reads these towers alone.
+            kwargs: see transformers; ``modalities=["vision", "text"]`` reads these towers alone,
+                ``allow_misfit`` names tensors that need not fit, see ``llama_adapter.whole_loads``.
 
         Raises:
             UserError: the folder lacks a tower, or weights of one.
         """
         with_report = kwargs.pop("output_loading_info", False)
-        loaded: Any = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
-        model, report = loaded
-        if missing := sorted(report["missing_keys"]):
-            raise UserError(
-                f"{str(pretrained_model_name_or_path)!r} lacks {len(missing)} weights, like {missing[0]!r}. "
-                "Use a complete folder, or ask for fewer modalities."
-            )
-        return loaded if with_report else model
+        load: Any = super().from_pretrained
+        loaded = load_whole(load, pretrained_model_name_or_path, *args, **kwargs)
+        return loaded if with_report else loaded[0]
 
     def forward(self, inputs: Mapping[str, Values]) -> ImageBindOutput:
         """Embeddings of every modality that is there.

@@ -36,6 +36,7 @@ from llama_adapter.adapters.structure import find_layer_stack, layer_indices
 from llama_adapter.adapters.targets import is_chosen
 from llama_adapter.attention import drop_prompts
 from llama_adapter.errors import UserError
+from llama_adapter.whole_loads import Misfit, warn_of_misfit
 
 
 class ZeroInitModel(BaseTuner):
@@ -210,6 +211,20 @@ class ZeroInitModel(BaseTuner):
         """This method's tensors, without those of a LoRA that was in the base before."""
         tensors = super()._get_adapter_state_dict(*args, **kwargs)
         return {name: tensor for name, tensor in tensors.items() if f".{cls.prefix}" in name}
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Any]
+    ) -> dict[str, Any]:
+        """As PEFT has it; tensors of the file that the model has no place for are no secret."""
+        mapped: dict[str, Any] = super()._remap_adapter_state_dict_for_load(
+            model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
+        )
+        mine = f".{cls.prefix}", f".{adapter_name}"
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if all(p in name for p in mine)}
+        found = {name: tensor.shape for name, tensor in mapped.items() if mine[0] in name}
+        warn_of_misfit(Misfit.of_shapes(shapes, found), "The file of the adapter", type(model).__name__)
+        return mapped
 
 
 def _plan(model: nn.Module, config: ZeroInitConfig) -> Plan:

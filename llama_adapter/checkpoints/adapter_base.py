@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from jaxtyping import Shaped
 from peft import get_peft_model, get_peft_model_state_dict
-from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.adapter_layouts import Change
 from llama_adapter.checkpoints.names import OUTSIDE_LAYERS
 from llama_adapter.checkpoints.rotary import halves_to_pairs, pairs_to_halves
 from llama_adapter.errors import UserError
-from llama_adapter.models import check_base
+from llama_adapter.file_formats.safetensors_file import opened
+from llama_adapter.models import BaseModelConfig, load_base_config
 
 _EMBEDDINGS = f"{OUTSIDE_LAYERS['tok_embeddings']}.weight"
 
@@ -34,9 +34,8 @@ class AdapterBase:
     def __init__(self, folder: str | None) -> None:
         if folder is None:
             raise UserError("No base model was given (--base). Use the Hugging Face folder of its LLaMA.")
-        check_base(folder)
         self.folder = Path(folder)
-        self.config: Any = AutoConfig.from_pretrained(self.folder)
+        self.config: Any = load_base_config(BaseModelConfig(name_or_path=folder))
         if self.config.model_type != "llama":
             raise UserError(
                 f"The base model {folder!r} is of type {self.config.model_type!r}. "
@@ -51,7 +50,7 @@ class AdapterBase:
     def embeddings(self) -> Shaped[Tensor, "V H"] | None:
         """The input embeddings, V tokens x H hidden size; None where no safetensors file holds them."""
         for path in sorted(self.folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
+            with opened(path) as file:
                 if _EMBEDDINGS in file.keys():  # noqa: SIM118 - it is no mapping
                     return file.get_tensor(_EMBEDDINGS)
         return None

@@ -7,25 +7,29 @@ the command says which.
 Source: docs/sources/llama-adapter.md#files.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig
 from rich.console import Console
-from safetensors.torch import load_file
 
 from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.adapter_base import AdapterBase
-from llama_adapter.checkpoints.adapter_import import WEIGHTS_FILE, official_conditioner
+from llama_adapter.checkpoints.adapter_import import WEIGHTS_FILE, official_conditioner, plan_import
 from llama_adapter.checkpoints.adapter_layouts import LAYOUTS, PROMPTS, Layout, pairs, prompt_rows
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.names import META_LAYER, NamedTensors
 from llama_adapter.checkpoints.report import summary
 from llama_adapter.checkpoints.sidecar import Sidecar
+from llama_adapter.checkpoints.way_back import check_way_back, differing
 from llama_adapter.checkpoints.writing import new_file
 from llama_adapter.conditioning.files import CONDITIONER_FILE
 from llama_adapter.errors import UserError
-from llama_adapter.models import check_adapter
+from llama_adapter.file_formats.model_folder import check_adapter_files
+from llama_adapter.file_formats.safetensors_file import read_tensors
+from llama_adapter.models import check_adapter, read_notes
 
 
 def to_official(config: ConvertConfig) -> int:
@@ -52,8 +56,70 @@ def to_official(config: ConvertConfig) -> int:
         content["config"] = facts["config"]
     with new_file(config.output, config.overwrite) as path:
         torch.save(content, path)
+        remarks = _check_way_back(replace(config, checkpoint=str(path)), adapter, base, config.checkpoint)
     _say(config, plain, facts, known=sidecar is not None)
+    for remark in remarks:
+        Console(soft_wrap=True, highlight=False, markup=False).print(remark)
     return 0
+
+
+def _check_way_back(
+    written: ConvertConfig, adapter: ZeroInitConfig, base: AdapterBase, folder: str
+) -> list[str]:
+    """Read the file as the importer would, and refuse what it has no place for.
+
+    Args:
+        written: the settings, with the file as checkpoint.
+        adapter: the options that went in.
+        base: its base model.
+        folder: of the adapter.
+
+    Returns:
+        Sentences on what the importer must be told.
+
+    Raises:
+        UserError: names what would be read as something else.
+    """
+    told = replace(written, reverse=False, verify=False, gate_activation=None, prompt_length=None)
+    remarks = []
+    try:
+        read = plan_import(told, base).adapter
+        guessed = read.prompt_length
+    except UserError:
+        guessed = None
+    if guessed != adapter.prompt_length:
+        told = replace(told, prompt_length=adapter.prompt_length)
+        remarks.append(f"The file leaves the prompt length open: read it with --prompt_length {adapter.prompt_length}.")
+    if adapter.gate_activation == "identity":
+        told = replace(told, gate_activation="identity")
+        remarks.append("The file does not say what gates go through: read it with --gate_activation identity.")
+    try:
+        plan = plan_import(told, base)
+    except UserError as error:
+        raise UserError(
+            f"Files of --kind {written.kind} cannot hold the adapter in {folder!r}: read again, one of it "
+            f"gives: {error} Use another kind, or an adapter of that shape."
+        ) from error
+    found = differing(_passes(adapter), _passes(plan.adapter))
+    found |= official_conditioner(plan.official.layout).differences(
+        plan.official.tensors, Path(folder), base.num_layers
+    )
+    check_way_back(found, written.kind)
+    trained, assumed = read_notes(folder).template, plan.official.layout.template
+    if assumed is not None and trained not in (None, assumed):
+        remarks.append(f"The adapter was trained with the template {trained}; code for such files asks with {assumed}.")
+    return remarks
+
+
+def _passes(adapter: ZeroInitConfig) -> dict[str, Any]:
+    """The options that decide a pass and that names and shapes of tensors do not show."""
+    kinds = [delta.kind for delta in adapter.linear_deltas]
+    return {
+        "prompt_length": adapter.prompt_length,
+        **({"gate": adapter.gate, "gate_activation": adapter.gate_activation} if adapter.prompt_length else {}),
+        # a scale of the input is the one kind to which it matters what comes before
+        "order of deltas": list(dict.fromkeys(kinds if "input_scale" in kinds else sorted(kinds))),
+    }
 
 
 def _read_options(config: ConvertConfig) -> ZeroInitConfig:
@@ -63,6 +129,7 @@ def _read_options(config: ConvertConfig) -> ZeroInitConfig:
         UserError: It is of another method, or the official code could not reproduce it.
     """
     check_adapter(config.checkpoint)
+    check_adapter_files(config.checkpoint)
     adapter = PeftConfig.from_pretrained(config.checkpoint)
     if not isinstance(adapter, ZeroInitConfig):
         raise UserError(
@@ -78,7 +145,7 @@ def _read_options(config: ConvertConfig) -> ZeroInitConfig:
 
 def _official_tensors(config: ConvertConfig, adapter: ZeroInitConfig, base: AdapterBase) -> NamedTensors:
     """The adapter's tensors under official names, prompts still layer by layer."""
-    tensors = load_file(f"{config.checkpoint}/{WEIGHTS_FILE}")
+    tensors = read_tensors(f"{config.checkpoint}/{WEIGHTS_FILE}")
     known = {pair.ours: pair for pair in pairs(LAYOUTS[config.kind], base.num_layers)}
     misfits = [name for name in tensors if name not in known]
     if misfits:
@@ -127,13 +194,12 @@ def _conditioner(config: ConvertConfig, layout: Layout) -> NamedTensors:
     if not layout.conditioner:
         return {}
     path = f"{config.checkpoint}/{CONDITIONER_FILE}"
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError as error:
+    if not Path(path).is_file():
         raise UserError(
             f"There is no {path!r}, and official code for --kind {config.kind} always uses a conditioner. "
             "Use an adapter that has one, or --kind adapter-v1."
-        ) from error
+        )
+    tensors = read_tensors(path)
     conditioner = official_conditioner(layout)
     named = {conditioner.official(name): tensor for name, tensor in tensors.items()}
     if foreign := [name for name in named if not name.startswith(layout.conditioner)]:

@@ -214,6 +214,8 @@ def _remarks(adapter: ZeroInitConfig, official: OfficialAdapter, base: AdapterBa
             f"layers, one gate per {'layer' if adapter.gate == 'scalar' else 'head'}, "
             f"gate activation {adapter.gate_activation}."
         )
+    if any(_is_conditioner(name, official.layout) for name in official.tensors):
+        remarks += official_conditioner(official.layout).remarks(official.tensors)
     beside = sorted(str(name) for name in official.file.beside if name != "config")
     if beside:
         remarks.append(f"Left out, beside the tensors: {', '.join(beside)}.")

@@ -119,6 +119,7 @@ def _config(official: OfficialModel) -> PreTrainedConfig:
     return LlamaConfig(
         **{name: params[name] for name in _SAME if name in params},
         attention_bias=params.get("bias", False),
+        hidden_act=params.get("hidden_act", "silu"),
         rope_parameters={"rope_type": kind, "rope_theta": float(params.get("rope_theta", 1e4)), **scaling},
     )
 

@@ -4,7 +4,7 @@ Unusual: importing this file loads nothing that does the work (`merged_model.py`
 line can list the options at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -23,6 +23,10 @@ class MergeConfig:
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the merged model; `auto` keeps the base's."""
+
+    allow_misfit: list[str] = field(default_factory=list)
+    """Tensors, by name or pattern such as ``lm_head.*``, that may be missing, unexpected, of another shape or
+    not finite in the files of base and adapters."""
 
     overwrite: bool = False
     """Replace what is at `output`."""

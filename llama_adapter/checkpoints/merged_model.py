@@ -3,6 +3,7 @@
 Unusual: the check reloads the saved folder with transformers alone, so it also covers what saving could lose.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from llama_adapter.adapters import ZeroInitConfig
 from llama_adapter.checkpoints.merge import MergeConfig
 from llama_adapter.checkpoints.writing import new_folder
+from llama_adapter.data.saved_template import save_template
 from llama_adapter.errors import UserError
 from llama_adapter.models import (
     BaseModelConfig,
@@ -23,6 +25,8 @@ from llama_adapter.models import (
     load_adapter,
     load_base,
     load_tokenizer,
+    read_notes,
+    write_notes,
 )
 
 _SAMPLE = (
@@ -43,20 +47,21 @@ def write_merged(config: MergeConfig) -> int:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     options = _read_options(config)
     settings = BaseModelConfig(
-        name_or_path=config.base or options.base_model_name_or_path or "", dtype=config.dtype
+        name_or_path=config.base or options.base_model_name_or_path or "",
+        dtype=config.dtype,
+        allow_misfit=config.allow_misfit,
     )
     with console.status("Loading"):
         base = _load(settings)
         tokenizer = _tokenizer(settings)
-        adapted = load_adapter(base, {"default": config.adapter})
+        adapted = load_adapter(base, {"default": config.adapter}, allow_misfit=config.allow_misfit)
     tokens = _sample(tokenizer, base)
     with new_folder(config.output, config.overwrite) as folder:
         with console.status("Merging"):
             wanted = _logits(adapted, tokens)
             merged = adapted.merge_and_unload()
             merged.save_pretrained(folder)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(folder)
+            notes = _take_along(folder, config.adapter, settings, tokenizer)
         with console.status("Checking what was written"):
             difference = float((_logits(_reload(folder, base.dtype), tokens) - wanted).abs().max())
     console.print(f"Folded in: {_parts(options)}.")
@@ -64,12 +69,37 @@ def write_merged(config: MergeConfig) -> int:
         f"Largest logit difference, adapted to reloaded, over {tokens.shape[1]} tokens in {base.dtype}: "
         f"{difference:.2e} (largest logit {float(wanted.abs().max()):.1f})."
     )
-    if tokenizer is None:
-        console.print("The base has no tokenizer, so neither has the merged model.")
+    for note in notes:
+        console.print(note)
     console.print(
         f"Wrote {config.output}. Try:\n  llama-adapter generate --base {config.output} --prompt ..."
     )
     return 0
+
+
+def _take_along(
+    folder: Path, adapter: str, base: BaseModelConfig, tokenizer: PreTrainedTokenizerBase | None
+) -> list[str]:
+    """Write tokenizer, template and end tokens into the merged model's folder.
+
+    Returns:
+        Sentences on what was written.
+
+    Raises:
+        UserError: the adapter's template does not go with the tokenizer.
+    """
+    trained = read_notes(adapter)
+    template = trained.template or read_notes(base.name_or_path).template
+    write_notes(folder, replace(trained, template=template, base=None))
+    if tokenizer is None:
+        return ["The base has no tokenizer, so neither has the merged model."]
+    tokenizer.save_pretrained(folder)
+    try:
+        return save_template(folder, tokenizer, template)
+    except UserError as error:
+        if template is not None:
+            raise
+        return [f"No template is recorded, and none fits: {error}"]
 
 
 def _read_options(config: MergeConfig) -> PeftConfig:

@@ -104,11 +104,20 @@ def _params(config: Any) -> dict[str, dict[str, Any]]:
         "n_heads": config.num_attention_heads,
         "n_kv_heads": config.num_key_value_heads,
         "vocab_size": config.vocab_size,
+        **inner_rule(config.hidden_size, config.intermediate_size),
         "norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_parameters["rope_theta"],
         "use_scaled_rope": config.rope_parameters["rope_type"] == "llama3",
     }
     return {"params.json": params}
+
+
+def inner_rule(hidden: int, inner: int) -> dict[str, Any]:
+    """What makes Meta's rule give an MLP's width: 8/3 of the hidden size, times a factor, rounded up."""
+    plain, multiple = int(8 * hidden / 3), 256
+    if -(-plain // multiple) * multiple == inner:
+        return {"multiple_of": multiple, "ffn_dim_multiplier": None}
+    return {"multiple_of": 1, "ffn_dim_multiplier": (inner + 0.5) / plain}  # the rule rounds the product down
 
 
 _FAMILY = Family(

@@ -17,19 +17,20 @@ from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig
-
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.family import Family
+from llama_adapter.checkpoints.model_files import OfficialModel
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.checkpoints.report import check_complete, summary
 from llama_adapter.checkpoints.shards import split
 from llama_adapter.checkpoints.sidecar import Sidecar
 from llama_adapter.checkpoints.spill import spilling
 from llama_adapter.checkpoints.stored import Stored
+from llama_adapter.checkpoints.way_back import ASIDE, check_way_back, differing
 from llama_adapter.checkpoints.writing import new_folder
 from llama_adapter.errors import UserError
-from llama_adapter.models import check_base
+from llama_adapter.file_formats.model_folder import check_model_files
+from llama_adapter.models import BaseModelConfig, load_base_config
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def export_model(config: ConvertConfig, family: Family) -> int:
     Raises:
         UserError: The model is of another family, or lacks a tensor.
     """
-    check_base(config.checkpoint)
     source = Path(config.checkpoint)
-    model_config = AutoConfig.from_pretrained(source)
+    model_config = load_base_config(BaseModelConfig(name_or_path=config.checkpoint))
+    check_model_files(source)
     if model_config.model_type != family.model_type:
         raise UserError(
             f"The model in {config.checkpoint!r} is of type {model_config.model_type!r}. "
@@ -74,6 +75,9 @@ def export_model(config: ConvertConfig, family: Family) -> int:
     sidecar = Sidecar.read(source)
     facts = sidecar.layout if sidecar else _habits(family, model_config)
     stored = family.stored(model_config, facts["names"])
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    lost = _differing(model_config, family.config(_as_read(family, facts, stored, source)))
+    check_way_back(lost, config.kind, console, ASIDE)
     if family.layout and config.official_shards not in (None, len(facts["files"])):
         facts = facts | family.layout(stored, config.official_shards)
     with ExitStack() as stack, new_folder(config.output, config.overwrite) as folder:
@@ -94,7 +98,6 @@ def export_model(config: ConvertConfig, family: Family) -> int:
         tokenizer = source / "tokenizer.model"
         if tokenizer.is_file():
             (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())
-    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"Wrote {len(stored)} tensors in {len(facts['files'])} file(s) to {config.output}.")
     if sidecar is None:
         console.print(
@@ -103,6 +106,28 @@ def export_model(config: ConvertConfig, family: Family) -> int:
             f"ours has no place for, and {json.dumps(facts['settings'])}."
         )
     return 0
+
+
+def _as_read(
+    family: Family, facts: Mapping[str, Any], stored: Sequence[Stored], source: Path
+) -> OfficialModel:
+    """What the importer will find in the files that are to be written."""
+    return OfficialModel(
+        family=family,
+        paths=[source / name for name in facts["files"]],
+        settings=facts["settings"],
+        container=facts["container"],
+        prefix=facts["prefix"],
+        holders={tensor.name: [0] for tensor in stored},
+        pieces={tensor.name: torch.empty(tensor.shape, device="meta") for tensor in stored},
+        beside=[],
+    )
+
+
+def _differing(ours: Any, read: Any) -> dict[str, str]:
+    """Settings that the importer would take for others: of the language model, then of the whole."""
+    found = differing(ours.get_text_config().to_dict(), read.get_text_config().to_dict())
+    return found | differing(*({**config.to_dict(), "text_config": None} for config in (ours, read)))
 
 
 def _habits(family: Family, config: Any) -> dict[str, Any]:

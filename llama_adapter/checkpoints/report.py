@@ -3,17 +3,17 @@
 Nothing is dropped in silence: every tensor of the file appears in exactly one group.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.table import Table
 
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.errors import UserError
+from llama_adapter.whole_loads import Misfit
 
 _SHOWN = 6
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|(?<=\[)\d+(?=\]$)")
@@ -65,29 +65,7 @@ def check_complete(wanted: Mapping[str, Sequence[int]], found: NamedTensors, fil
     Raises:
         UserError: Lists each missing name with the nearest names and shapes of the file.
     """
-    missing = [name for name in wanted if name not in found]
-    misshapen = [name for name in wanted if name in found and tuple(found[name].shape) != tuple(wanted[name])]
-    if not missing and not misshapen:
-        return
-    lines = [
-        f"  {name} {_shape(wanted[name])} is missing; {_nearest(name, found)}" for name in missing[:_SHOWN]
-    ]
-    lines += [
-        f"  {name} has shape {_shape(found[name].shape)}, not {_shape(wanted[name])}" for name in misshapen
-    ]
-    count = len(missing) + len(misshapen)
-    more = [f"  and {count - _SHOWN} more"] if count > _SHOWN else []
-    listed = "\n".join([*lines[:_SHOWN], *more])
-    raise UserError(f"{file!r} lacks {count} of {len(wanted)} tensors:\n{listed}\n{advice}")
-
-
-def _nearest(name: str, found: NamedTensors) -> str:
-    """The most alike names of the file, with shapes."""
-    near = difflib.get_close_matches(name, found, n=2)
-    listed = ", ".join(f"{other} {_shape(found[other].shape)}" for other in near)
-    return f"nearest: {listed}" if near else "nothing alike is there"
-
-
-def _shape(shape: Sequence[int]) -> str:
-    """(4096, 11008) as text."""
-    return f"({', '.join(map(str, shape))})"
+    shapes = {name: tensor.shape for name, tensor in found.items()}
+    misfit = replace(Misfit.of_shapes(wanted, shapes), unexpected={})
+    if count := len(misfit.names):
+        raise UserError(f"{file!r} lacks {count} of {len(wanted)} tensors:\n{misfit.lines}\n{advice}")

@@ -69,6 +69,17 @@ class Template(ABC):
     def identity(self) -> str:
         """Everything that decides the text, for cache keys."""
 
+    def jinja(self, begin: str) -> str | None:
+        """The same text as a chat template of transformers, for other programs.
+
+        Args:
+            begin: the token in front of every text, which chat templates write themselves; may be empty.
+
+        Returns:
+            The template; None where it has none that gives the very text.
+        """
+        return None
+
     @abstractmethod
     def render(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> Rendered:
         """Build the training text.

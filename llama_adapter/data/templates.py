@@ -7,6 +7,7 @@ built on this one stand there as text. What a template promises is said in ``tem
 
 import difflib
 import importlib
+import json
 from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -53,6 +54,18 @@ class AlpacaTemplate(Template):
         """See ``Template.identity``."""
         return f"alpaca/1 {self.end_token}"
 
+    def jinja(self, begin: str) -> str:
+        """See ``Template.jinja``; messages have no input beside the instruction, nor a place for one."""
+        refused = "the alpaca template takes one instruction and one answer"
+        return (
+            "{%- if messages|length > 2 or messages[0]['role'] != 'user' or "
+            "(messages|length == 2 and messages[1]['role'] != 'assistant') %}"
+            f"{{{{ raise_exception({_quoted(refused)}) }}}}{{%- endif %}}"
+            f"{{{{ {_quoted(f'{begin}{PREAMBLE}. {REQUEST}')} + messages[0]['content'] + {_quoted(RESPONSE)} }}}}"
+            f"{{%- if messages|length == 2 %}}{{{{ messages[1]['content'] + {_quoted(self.end_token)} }}}}"
+            "{%- endif %}"
+        )
+
     def _prompt(self, turns: Sequence[Turn]) -> TextBuilder:
         """The prompt of a single user turn."""
         roles = [turn.role for turn in turns]
@@ -94,6 +107,14 @@ class PlainTemplate(Template):
         """See ``Template.identity``."""
         return f"plain/1 {self.end_token}"
 
+    def jinja(self, begin: str) -> str:
+        """See ``Template.jinja``."""
+        return (
+            f"{{{{ {_quoted(begin)} }}}}{{%- for message in messages %}}{{{{ message['content'] }}}}"
+            f"{{%- if message['role'] == 'assistant' %}}{{{{ {_quoted(self.end_token)} }}}}{{%- endif %}}"
+            "{%- endfor %}"
+        )
+
     def _text(self, turns: Sequence[Turn]) -> TextBuilder:
         """The turns as they are."""
         text = TextBuilder()
@@ -111,6 +132,11 @@ class PlainTemplate(Template):
     def render_prompt(self, turns: Sequence[Turn]) -> str:
         """See ``Template.render_prompt``."""
         return self._text(turns).text
+
+
+def _quoted(text: str) -> str:
+    """A text as Jinja writes one; escapes are those of JSON."""
+    return json.dumps(text)
 
 
 def _end_token(tokenizer: PreTrainedTokenizerBase) -> str:

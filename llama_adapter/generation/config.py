@@ -76,6 +76,10 @@ class SessionConfig(SamplingConfig):
     quantization: Literal["none", "nf4", "int8", "fp8"] = "none"
     """Keep the base's linear maps in fewer bits, as ``base.quantization`` does in training."""
 
+    allow_misfit: list[str] = field(default_factory=list)
+    """Tensors, by name or pattern such as ``lm_head.*``, that may be missing, unexpected, of another shape or
+    not finite in the files of base and adapters."""
+
     feature_cache: str | None = None
     """Folder that keeps what the image encoder makes of each image, for the next run; none by default."""
 

@@ -23,6 +23,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from llama_adapter.data import Encoder, Turn, load_template
 from llama_adapter.data.encoding import IGNORE
 from llama_adapter.data.records import RecordProblem
+from llama_adapter.data.saved_template import default_template
 from llama_adapter.errors import UserError
 from llama_adapter.generation.config import SamplingConfig
 from llama_adapter.generation.streaming import TextStream
@@ -300,11 +301,6 @@ class Generator:
     def _decode(self, tokens: Sequence[int]) -> str:
         """Text without special tokens."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-
-def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template where nothing was recorded: the tokenizer's own, or plain text."""
-    return "chat" if tokenizer.chat_template else "plain"
 
 
 def left_pad(

@@ -57,6 +57,7 @@ class Session:
             name_or_path=config.base or self._recorded_base(),
             dtype=config.dtype,
             quantization=config.quantization,
+            allow_misfit=config.allow_misfit,
             device_map=str(device) if quantised else None,  # quantised weights are made where they stay
         )
         whole = open_whole(base) if is_whole(base.name_or_path) else None
@@ -67,7 +68,9 @@ class Session:
                 "Leave --adapter out, or use the base that they name."
             )
         model = load_base(base) if whole is None else whole.model
-        self.model: PreTrainedModel | PeftModel = load_adapter(model, self.folders) if self.folders else model
+        self.model: PreTrainedModel | PeftModel = model
+        if self.folders:
+            self.model = load_adapter(model, self.folders, allow_misfit=config.allow_misfit)
         if not quantised:
             cast("nn.Module", self.model).to(device)
         self._sights: dict[str, Seeing] = {} if whole is None else {BASE: whole}

@@ -224,14 +224,15 @@ class ImageConditionedModel(PreTrainedModel):
             base: the frozen language model; None for the one that the adapter names.
             encoder: ``saved`` loads the one that the folder names, if it does; None for features alone.
             trainable: whether adapter and conditioner can be trained further.
-            options: ``dtype``, ``attn_implementation`` and ``device_map`` of the base, instead of ``base``.
+            options: ``dtype``, ``attn_implementation``, ``device_map`` and ``allow_misfit`` of the base, instead of
+                ``base``.
 
         Raises:
             UserError: a part is missing or does not fit, or an option is unknown.
         """
         check_adapter(folder)
         base = base or _base(folder, options)
-        adapted = load_adapter(load_base(base), {"default": folder}, trainable)
+        adapted = load_adapter(load_base(base), {"default": folder}, trainable, base.allow_misfit)
         model = cls.around(adapted, folder, encoder)
         model.conditioner.requires_grad_(trainable)
         return model if trainable else model.eval()
@@ -282,7 +283,7 @@ def _base(folder: str | Path, options: Mapping[str, Any]) -> BaseModelConfig:
     """
     named = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     chosen = {name: value for name, value in options.items() if name not in _OF_AUTO_CLASSES}
-    known = ("dtype", "attn_implementation", "device_map")
+    known = ("dtype", "attn_implementation", "device_map", "allow_misfit")
     if unknown := sorted(chosen.keys() - set(known)):
         raise UserError(f"{unknown[0]}={chosen[unknown[0]]!r} came. Use some of {known}, or base.")
     if "dtype" in chosen:

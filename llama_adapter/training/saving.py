@@ -19,10 +19,12 @@ from accelerate.utils import broadcast_object_list
 from peft.utils import CONFIG_NAME as ADAPTER_SETTINGS
 from rich.console import Console
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import CONFIG_NAME as MODEL_SETTINGS
 
+from llama_adapter.data.saved_template import save_template
 from llama_adapter.models import AdapterNotes, write_notes
 from llama_adapter.training import checkpoint as files
 from llama_adapter.training.groups import ParameterGroups
@@ -119,12 +121,21 @@ class CheckpointingTrainer(transformers.Trainer):
         if not self.args.should_save or not folder.is_dir():
             return
         write_notes(folder, self.notes)
+        self._take_template_along(folder)
         if self.parts.adapter is None or not (folder / ADAPTER_SETTINGS).is_file():
             return
         config = self.parts.adapter.active_peft_config
         base = self.notes.base or config.base_model_name_or_path or "the base model"
         sees = self.parts.conditioner is not None
         write_card(folder, base, str(config.peft_type), self.notes.template, sees)
+
+    def _take_template_along(self, folder: Path) -> None:
+        """Write where answers end, and how the model is asked, beside a whole model."""
+        given: Any = self.processing_class
+        tokenizer = getattr(given, "tokenizer", given)
+        whole = self.parts.adapter is None and (folder / MODEL_SETTINGS).is_file()
+        if whole and isinstance(tokenizer, PreTrainedTokenizerBase):
+            save_template(folder, tokenizer, self.notes.template, asks=tokenizer is given)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Let the host save the adapter, then what belongs beside it."""

@@ -3,11 +3,15 @@
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.cli import main
+from llama_adapter.data import Turn
+from llama_adapter.generation import Generator
+from llama_adapter.models import AdapterNotes, write_notes
 from tests.adapters.test_merging import stirred
+from tests.tiny import byte_tokenizer, tiny_llama
 
 IDS = torch.tensor([[1, 5, 9, 30, 7]])
 
@@ -72,3 +76,19 @@ def test_a_missing_adapter_and_a_full_output_are_refused(adapter, tmp_path, caps
     folder = adapter(ZeroInitConfig(task_type="CAUSAL_LM", prompt_length=0, deltas=["lora"]))
     assert run(folder, folder) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_the_merged_model_asks_and_stops_as_its_adapter_did(adapter, tiny_base, tmp_path, capsys):
+    folder = adapter(ZeroInitConfig(task_type="CAUSAL_LM", prompt_length=0, deltas=["output_scale"]))
+    write_notes(folder, AdapterNotes(template="alpaca", base=str(tiny_base), max_length=64))
+    merged = tmp_path / "merged"
+    assert run(folder, merged) == 0
+    assert "chat template is the template alpaca" in capsys.readouterr().out
+    asking = ["--prompt", "Say the number 3", "--max-new-tokens", "2"]
+    assert main(["generate", "--base", str(merged), *asking]) == 0
+    assert "base, template alpaca" in capsys.readouterr().err
+    told, ours = AutoTokenizer.from_pretrained(merged), Generator(tiny_llama(), byte_tokenizer(), "alpaca")
+    turns = [Turn("user", "Say the number 3")]
+    message = {"role": "user", "content": turns[0].text}
+    assert told.apply_chat_template([message], return_dict=False) == ours.encode(turns)
+    assert AutoModelForCausalLM.from_pretrained(merged).generation_config.eos_token_id == [2]

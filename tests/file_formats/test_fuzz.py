@@ -1,0 +1,74 @@
+"""Thousands of damaged files of every format: what comes out is a message of ours, or tensors."""
+
+import argparse
+import json
+import resource
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from llama_adapter.checkpoints.reading import read_checkpoint
+from llama_adapter.errors import UserError
+from llama_adapter.file_formats.json_file import read_object
+from tests.file_formats.mutations import mutated
+
+WEIGHTS = {"layers.0.weight": torch.arange(8.0), "b": torch.ones(2, 3, dtype=torch.bfloat16)}
+CONTENT = {"model": WEIGHTS, "args": argparse.Namespace(lr=0.1), "epoch": 3}
+
+
+def written(name):
+    """A sound file of a format, by its name."""
+    if name == "archive.pth":
+        torch.save(CONTENT, name)
+    elif name == "older.pth":
+        torch.save(CONTENT, name, _use_new_zipfile_serialization=False)
+    elif name == "plain.safetensors":
+        save_file(WEIGHTS, name, metadata={"format": "pt"})
+    else:
+        Path(name).write_text(json.dumps({"model_type": "llama", "sizes": [1, 2], "inner": {"a": None}}))
+    return Path(name).read_bytes()
+
+
+def read(name, verify):
+    return read_object(name) if name.endswith("json") else read_checkpoint(name, verify).tensors
+
+
+def fuzz(name, seeds):
+    """Read mutations of a file; returns how many were refused."""
+    sound, outcomes = written(name), Counter()
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**30, limit[1]))  # a file of 2 kB has no use for a GB
+    try:
+        for seed in seeds:
+            Path(name).write_bytes(mutated(sound, seed))
+            try:
+                read(name, verify=seed % 2 == 0)
+                outcomes["read"] += 1
+            except UserError as error:
+                assert name in str(error), seed
+                assert "out of memory" not in str(error), seed
+                outcomes["refused"] += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+    print(name, dict(outcomes))
+    return outcomes["refused"]
+
+
+FORMATS = ["archive.pth", "older.pth", "plain.safetensors", "settings.json"]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of pickle protocols
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_files_are_named(name):
+    assert fuzz(name, range(150)) > 50
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FORMATS)
+def test_many_damaged_files_are_named(name):
+    assert fuzz(name, range(1000, 11_000)) > 3000
