@@ -303,8 +303,6 @@ def training_run(arm: Arm, seed: int, fold: Fold, study: Study, folder: Path) ->
             warmup_steps=0.1,
             num_train_epochs=study.epochs,
             batching="tokens",
-            cache_lower_layers=True,
-            lower_layer_cache=str(study.output_dir / "lower"),
             tokens_per_batch=study.tokens_per_batch,
             save_strategy="no",
             logging_steps=20,

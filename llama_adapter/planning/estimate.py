@@ -7,7 +7,6 @@ printed.
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from llama_adapter.errors import UserError
 from llama_adapter.hardware import CPU, GPUS, Device, find_device, known_gpu, measured_cpu
@@ -22,7 +21,6 @@ from llama_adapter.planning.device_memory import (
 )
 from llama_adapter.planning.fake_model import feature_shape
 from llama_adapter.planning.flops import FlopModel, fit_flops
-from llama_adapter.planning.lower_layers import LowerLayers, lower_layers
 from llama_adapter.planning.parameters import PartCount, count_parts
 from llama_adapter.planning.simulation import Simulation, Variant
 from llama_adapter.planning.step import StepCost
@@ -121,8 +119,6 @@ class Plan:
     """The run on every device that is listed."""
     features_before: FeaturesBefore | None = None
     """What encoders compute before training, where features of a whole model's images are kept."""
-    lower_layers: LowerLayers | None = None
-    """What ``training.cache_lower_layers`` would save, where layers lie below the first adapted one."""
     choices: list[Choice] = field(default_factory=list)
     """Other ways to do it on the device asked for, the fastest that fit first."""
     notes: list[str] = field(default_factory=list)
@@ -187,7 +183,6 @@ def estimate(config: PlanConfig) -> Plan:
         statistics=workload.statistics,
         load=load,
         devices=[clock.on(one, cost, sizes, sharing) for one in _shown(device)],
-        lower_layers=clock.lower_layers(model, device),
         features_before=_before(config, simulation, workload, device),
         choices=_choices(config, simulation, workload, device, clock) if config.compare else [],
         notes=notes,
@@ -345,13 +340,6 @@ class _Clock:
         )
         rate = peak_rate(device, variant.is_half, bool(self.config.training.tf32))
         return epoch_seconds(work, device, rate, self.config.mfu)
-
-    def lower_layers(self, model: nn.Module, device: Device) -> LowerLayers | None:
-        """What a cache of the frozen lower layers would save on a device."""
-        variant = self.simulation.configured
-        rate = peak_rate(device, variant.is_half, bool(self.config.training.tf32))
-        tokens = int(self.workload.lengths.sum()) // self.config.num_gpus
-        return lower_layers(model, tokens, rate * self.config.mfu, variant.dtype.itemsize)
 
     def _recomputed(self, variant: Variant) -> float:
         """FLOPs of a variant's checkpointing policy, relative to the run's own."""

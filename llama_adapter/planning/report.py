@@ -10,7 +10,6 @@ from llama_adapter.hardware import CPU
 from llama_adapter.planning.choices import Choice, advice
 from llama_adapter.planning.device_memory import GATHERED, MARGINS
 from llama_adapter.planning.estimate import DevicePlan, Plan
-from llama_adapter.planning.lower_layers import DISK_BYTES_PER_SECOND, LowerLayers
 from llama_adapter.planning.timeline import ACTIVATIONS, CASTS, LOGITS, WORKING
 
 SHOWN_CHOICES = 14
@@ -61,8 +60,6 @@ def closing(plan: Plan) -> Iterator[str]:
             f"Features of {before.images:,.0f} images are computed once, before training: "
             f"{readable(before.flops, 1000, 'FLOP')}, {duration(before.seconds)} on one {plan.device.device}."
         )
-    if plan.lower_layers is not None:
-        yield _lower_layers(plan.lower_layers, plan.epochs)
     yield (
         "Counted: every tensor of a step, without a GPU. Not counted: what kernels allocate inside, data "
         "loading, evaluation, checkpoints."
@@ -90,16 +87,6 @@ def _verdict(plan: Plan) -> str:
     if change is None:
         return f"Does not fit: {size}, and no choice above does. Use a larger --gpu or more --num-gpus."
     return f"Does not fit: {size}. The cheapest change that fits is {' '.join(change.options)}."
-
-
-def _lower_layers(below: LowerLayers, epochs: float) -> str:
-    """Whether a cache of their output pays."""
-    saved, room = below.saving.over(epochs), readable(below.saving.bytes_on_disk, 1024, "B")
-    verdict = f"saves about {duration(saved)} of the run" if saved > 0 else "does not pay here"
-    return (
-        f"{below.layers} frozen layers lie below the first adapter: `--training.cache-lower-layers true` "
-        f"{verdict}, with {room} on a disk of {DISK_BYTES_PER_SECOND / 1e9:g} GB/s."
-    )
 
 
 def readable(value: float | None, base: int = 1000, unit: str = "") -> str:

@@ -107,13 +107,6 @@ class TrainingConfig(TrainingArguments):
     overwrite_output_dir: bool = False
     """Delete the checkpoints of an earlier run in ``output_dir`` and start fresh."""
 
-    cache_lower_layers: bool | Literal["auto"] = False
-    """Keep the output of the frozen layers below the first trained one on disk and skip them in later epochs;
-    ``auto`` where that is possible and saves time."""
-
-    lower_layer_cache: str | None = None
-    """Folder for it; the default is ``lower_layers`` in ``output_dir``. One folder may serve many runs."""
-
     stop_on_non_finite: bool = True
     """Stop at the first loss or gradient that is not finite, and name the records of the batch."""
 

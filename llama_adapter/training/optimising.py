@@ -14,11 +14,11 @@ from transformers.trainer_utils import has_length
 
 from llama_adapter.errors import UserError
 from llama_adapter.training.decay import published_decay_names
-from llama_adapter.training.layer_caching import LayerCachingTrainer
+from llama_adapter.training.loading import LoadingTrainer
 from llama_adapter.training.schedule import EpochClock, PublishedSchedule, step_factor
 
 
-class OptimisingTrainer(LayerCachingTrainer):
+class OptimisingTrainer(LoadingTrainer):
     """Makes the optimiser with the groups' rates, and the schedule that the settings name."""
 
     _batches_per_epoch: int | None = None

@@ -11,7 +11,6 @@ from rich.table import Table
 from transformers import SchedulerType
 
 from llama_adapter.conditioning.files import CONDITIONER_FILE
-from llama_adapter.data.tensor_store import readable_bytes
 from llama_adapter.models import parameter_counts
 from llama_adapter.training.decay import decay_summary
 from llama_adapter.training.trainer import Trainer
@@ -105,21 +104,11 @@ def end_table(trainer: Trainer, result: Path) -> Table:
     if "peak_memory_gib" in last:
         kind = "allocated on the GPU" if trainer.args.device.type == "cuda" else "resident, weights included"
         table.add_row("peak memory", f"{last['peak_memory_gib']:.2f} GiB {kind}")
-    _add_lower_layers(table, trainer)
     kinds = {"adapter": "adapter_model.*", "conditioner": CONDITIONER_FILE, "model": "model*.safetensors"}
     for name, pattern in kinds.items():
         if sizes := [file.stat().st_size for file in result.glob(pattern)]:
             table.add_row(name, f"{result} ({sum(sizes) / 2**20:.2f} MiB)")
     return table
-
-
-def _add_lower_layers(table: Table, trainer: Trainer) -> None:
-    """Hits and size of the cache of the lower layers, if there is one."""
-    cache = trainer.lower_layers
-    if cache is not None:
-        size = readable_bytes(cache.store.num_bytes)
-        share = f"skipped for {100 * cache.total.rate:.0f} % of records"
-        table.add_row("lower layers", f"{share}, {size} in {cache.folder}")
 
 
 def _learning_rate(trainer: Trainer) -> str:

@@ -314,7 +314,7 @@ class Trainer(EvaluatingTrainer):
             moment = replace(self._moment(), step=self.state.global_step)  # which counts this step already
             self._scaler_watch.check(self.accelerator.scaler.get_scale(), self._step_records, moment)
         tokens, labelled, padded = self._step_tokens
-        flops = self._flops.of(tokens, labelled) - self.skipped_flops()
+        flops = self._flops.of(tokens, labelled)
         self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))
 
 

@@ -141,16 +141,6 @@ def test_checkpointing_changes_nothing(config):
     assert all(torch.equal(value, results[1][1][name]) for name, value in results[0][1].items())
 
 
-def test_lower_layers_are_skipped_below_the_first_prompts(config):
-    plain, cached = (
-        build_trainer(config(save_strategy="no", max_steps=10, cache_lower_layers=on)) for on in (False, True)
-    )
-    plain.train()
-    cached.train()
-    assert cached.lower_layers.total.rate > 0.3
-    assert losses_of(cached) == pytest.approx(losses_of(plain), rel=1e-5)
-
-
 def test_resumed_equals_never_stopped_to_the_last_bit(config, tmp_path):
     straight = build_trainer(config())
     straight.train()

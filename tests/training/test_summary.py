@@ -87,13 +87,3 @@ def test_start_table_states_the_padding_of_every_epoch(trainer, records, shown):
     assert f"longest {max(len(row['input_ids']) for row in records(20))}" in text
     packed = trainer(train=records(20), batching="packed", tokens_per_batch=30, max_steps=1)
     assert "0.0% of all tokens in epoch 1 to 1" in shown(start_table(packed))
-
-
-def test_end_table_tells_what_the_cache_of_lower_layers_did(trainer, adapted, shown, tmp_path):
-    model = adapted()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name and ".layers.2." in name)
-    made = trainer(model=model, cache_lower_layers=True, max_steps=-1, num_train_epochs=2)
-    made.train()
-    text = shown(end_table(made, tmp_path))
-    assert f"skipped for 50 % of records, {made.lower_layers.store.num_bytes / 1024:.1f} KiB in" in text
