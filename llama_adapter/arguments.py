@@ -9,6 +9,7 @@ dashes mean underscores. This file does not know the verbs.
 
 import dataclasses
 import json
+import traceback
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from jsonargparse import ActionConfigFile, ArgumentParser, set_loader, set_parsing_settings
 
 from llama_adapter.errors import UserError
-from llama_adapter.schema import check_keys, check_option, option_types
+from llama_adapter.schema import check_keys, check_option, field_types, option_types, parts
 from llama_adapter.setting_merge import merge, set_option
 from llama_adapter.values import missing_options, read_values
 from llama_adapter.yaml_text import parse_yaml, read_yaml
@@ -46,7 +47,6 @@ def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> S
         UserError: an option, key or value is not accepted, or the file cannot be read.
         SystemExit: after `--help` or `--print_config`, with code 0.
     """
-    parser = _build_parser(settings, program)
     files, words = _split_files(_name_bare_words(arguments, getattr(settings, "BARE_WORDS", None)))
     printing = [word for word in words if word == "-h" or _name(word).rsplit(".", 1)[-1] in _PRINTING]
     content: dict[str, Any] = {}
@@ -62,15 +62,17 @@ def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> S
     content = read_values(content, settings)
     try:
         if printing:
-            parser.parse_args([*([f"--config={json.dumps(content)}"] if content else []), *printing])
+            _build_parser(settings, program, "yaml").parse_args(
+                [*([f"--config={json.dumps(content)}"] if content else []), *printing]
+            )
         if missing := missing_options(content, settings):
             raise UserError(
                 f"Missing: {', '.join(missing)}. "
                 f"Write '{missing[0]}: ...' in the YAML file or add --{missing[0]} VALUE."
             )
-        return _create(parser, content, settings)
+        return _create(_build_parser(settings, program, _MODE), content, settings)
     except (ArgumentError, TypeError, ValueError) as error:
-        raise _as_user_error(error) from error
+        raise _as_user_error(error, settings) from error
 
 
 def _create(parser: ArgumentParser, content: dict[str, Any], settings: type[Settings]) -> Settings:
@@ -83,15 +85,21 @@ def _create(parser: ArgumentParser, content: dict[str, Any], settings: type[Sett
         return settings(**values)
 
 
-def _as_user_error(error: BaseException) -> UserError:
-    """The error of ours that a parser's error was made from, or its message."""
+def _as_user_error(error: BaseException, settings: type) -> UserError:
+    """The error of ours that a parser's error was made from, or its message; with the group that refused."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__ or cause.__context__
-    said = " ".join(str(error).split())
-    return (
-        cause if isinstance(cause, UserError) else UserError(f"{said}. Run with --help for what is accepted.")
-    )
+    if cause is None:
+        said = " ".join(str(error).split())
+        return UserError(f"{said}. Run with --help for what is accepted.")
+    groups = {
+        kind: name for name in field_types(settings) for kind in parts(field_types(settings)[name]).groups
+    }
+    for frame, _ in traceback.walk_tb(cause.__traceback__):
+        if frame.f_code.co_name == "__post_init__" and type(frame.f_locals.get("self")) in groups:
+            return UserError(f"{groups[type(frame.f_locals['self'])]}: {cause}")
+    return cause if isinstance(cause, UserError) else UserError(str(cause))
 
 
 def _checked_file(path: Path, settings: type) -> dict[str, Any]:
@@ -108,12 +116,12 @@ def _checked_file(path: Path, settings: type) -> dict[str, Any]:
     return content
 
 
-def _build_parser(settings: type, program: str) -> ArgumentParser:
+def _build_parser(settings: type, program: str, mode: str) -> ArgumentParser:
     """The jsonargparse parser of one dataclass; errors are raised, not printed."""
     parser = ArgumentParser(
         prog=program,
         usage=f"%(prog)s {_leading(settings)} [--option value ...]",
-        parser_mode=_MODE,
+        parser_mode=mode,
         exit_on_error=False,
         allow_abbrev=False,
     )

@@ -163,7 +163,15 @@ def _read(value: Any, hint: Any, place: str, limits: Mapping[str, Limit]) -> Any
     try:
         return _convert(value, hint)
     except _Mismatch:
-        raise _refusal(place, value, describe_type(hint)) from None
+        raise _refusal(place, value, _words(value, hint)) from None
+
+
+def _words(value: Any, hint: Any) -> str:
+    """What is accepted; of a number too large for any field, that it must be smaller."""
+    number = _loaded(value)
+    if isinstance(number, int | float) and not is_finite(number):
+        return "a finite number" if isinstance(number, float) else "a number below 2^63"
+    return describe_type(hint)
 
 
 def _members(hint: Any) -> Sequence[Any]:
