@@ -1,30 +1,37 @@
-"""From a YAML file and command-line options to one settings dataclass.
+"""From YAML files and command-line options to one settings dataclass.
 
-jsonargparse does the parsing; this file adds what a user meets at the edges of it: the YAML file is simply
-the first argument, `--flag` alone means true, a list option may be repeated, dashes mean underscores, and
-every rejected key is answered with its dotted name, the values it accepts and the nearest name that exists.
-It does not know the verbs.
+Files and options are merged into one mapping, which is checked and converted by ``values``; jsonargparse then
+makes the objects, and prints help. What is unusual: a mapping for a setting that has several kinds, such as
+``adapter``, is merged into what is there where it is of the same kind, and replaces it where it is of
+another. The YAML file is simply the first argument, `--flag` alone means true, a list option may be repeated,
+dashes mean underscores. This file does not know the verbs.
 """
 
 import dataclasses
-import itertools
 import json
-import re
+import traceback
 import warnings
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, get_loader, set_parsing_settings
+from jsonargparse import ActionConfigFile, ArgumentParser, set_loader, set_parsing_settings
 
 from llama_adapter.errors import UserError
-from llama_adapter.schema import check_keys, check_option, describe_type, option_types, suggest
+from llama_adapter.schema import check_keys, check_option, field_types, option_types, parts
+from llama_adapter.setting_merge import merge, set_option
+from llama_adapter.values import missing_options, read_values
+from llama_adapter.yaml_text import parse_yaml, read_yaml
 
 Settings = TypeVar("Settings")
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+_MODE = "checked"  # texts have been read by then; YAML would drop one that looks like a comment
+set_loader(_MODE, json.loads, exceptions=(ValueError,))
+
+_PRINTING = ("help", "print_config")
+"""Options that print and leave."""
 
 
 def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> Settings:
@@ -40,51 +47,63 @@ def parse(settings: type[Settings], arguments: Sequence[str], program: str) -> S
         UserError: an option, key or value is not accepted, or the file cannot be read.
         SystemExit: after `--help` or `--print_config`, with code 0.
     """
-    parser = _build_parser(settings, program)
-    files, given = _split_files(_name_bare_words(arguments, getattr(settings, "BARE_WORDS", None)))
-    given = _complete_options(given, option_types(settings))
-    for name in _names(given):
-        check_option(name, settings)
-    filled = [f"--config={path}" for path in files if _check_file(path, settings)]
+    files, words = _split_files(_name_bare_words(arguments, getattr(settings, "BARE_WORDS", None)))
+    printing = [word for word in words if word == "-h" or _name(word).rsplit(".", 1)[-1] in _PRINTING]
+    content: dict[str, Any] = {}
+    for path in files:
+        merge(content, _checked_file(path, settings), settings)
+    given = _pairs([word for word in words if word not in printing], option_types(settings))
+    for name, value in given:
+        check_option(name.removesuffix("+"), settings)
+        if value is None:
+            raise UserError(f"'--{name}' has no value. Write --{name} VALUE.")
+        set_option(content, name, value, settings)
+    check_keys(content, settings)
+    content = read_values(content, settings)
     try:
-        with warnings.catch_warnings():
-            # jsonargparse makes LoraConfig's empty default for `LoftQConfig | dict` a LoftQConfig
-            warnings.filterwarnings("ignore", message="`loftq_config` specified but will be ignored")
-            values = vars(parser.instantiate(parser.parse_args([*filled, *given])))
-            values.pop("config")
-            return settings(**values)
-    except UserError:
-        raise
+        if printing:
+            _build_parser(settings, program, "yaml").parse_args(
+                [*([f"--config={json.dumps(content)}"] if content else []), *printing]
+            )
+        if missing := missing_options(content, settings):
+            raise UserError(
+                f"Missing: {', '.join(missing)}. "
+                f"Write '{missing[0]}: ...' in the YAML file or add --{missing[0]} VALUE."
+            )
+        return _create(_build_parser(settings, program, _MODE), content, settings)
     except (ArgumentError, TypeError, ValueError) as error:
-        cause = error.__cause__
-        said = str(cause) if isinstance(cause, UserError) else _reword(str(error), settings, given)
-        raise UserError(said) from error
+        raise _as_user_error(error, settings) from error
 
 
-def read_yaml(path: Path) -> dict[Any, Any]:
-    """Reads a mapping of settings; an empty file is an empty mapping.
-
-    Raises:
-        UserError: the file is missing, is not UTF-8, is not YAML, or holds something other than a mapping.
-    """
-    try:
-        content = get_loader("yaml")(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"{path}: {reason}. Provide the path of a YAML file with settings.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}. Use UTF-8 text.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML, {error}. Use 'key: value' lines.") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}. Use 'key: value' lines at its top level.")
-    return content
+def _create(parser: ArgumentParser, content: dict[str, Any], settings: type[Settings]) -> Settings:
+    """The dataclass of a checked mapping."""
+    with warnings.catch_warnings():
+        # jsonargparse makes LoraConfig's empty default for `LoftQConfig | dict` a LoftQConfig
+        warnings.filterwarnings("ignore", message="`loftq_config` specified but will be ignored")
+        values = vars(parser.instantiate(parser.parse_object(content)))
+        values.pop("config", None)
+        return settings(**values)
 
 
-def _check_file(path: Path, settings: type) -> bool:
-    """Checks a YAML file's keys; False when it holds none.
+def _as_user_error(error: BaseException, settings: type) -> UserError:
+    """The error of ours that a parser's error was made from, or its message; with the group that refused."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        said = " ".join(str(error).split())
+        return UserError(f"{said}. Run with --help for what is accepted.")
+    groups = {
+        kind: name for name in field_types(settings) for kind in parts(field_types(settings)[name]).groups
+    }
+    for frame, _ in traceback.walk_tb(cause.__traceback__):
+        if frame.f_code.co_name == "__post_init__" and type(frame.f_locals.get("self")) in groups:
+            return UserError(f"{groups[type(frame.f_locals['self'])]}: {cause}")
+    return cause if isinstance(cause, UserError) else UserError(str(cause))
+
+
+def _checked_file(path: Path, settings: type) -> dict[str, Any]:
+    """A YAML file's settings, with keys that exist.
 
     Raises:
         UserError: a key is wrong; the file is named.
@@ -94,14 +113,15 @@ def _check_file(path: Path, settings: type) -> bool:
         check_keys(content, settings)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return bool(content)
+    return content
 
 
-def _build_parser(settings: type, program: str) -> ArgumentParser:
+def _build_parser(settings: type, program: str, mode: str) -> ArgumentParser:
     """The jsonargparse parser of one dataclass; errors are raised, not printed."""
     parser = ArgumentParser(
         prog=program,
         usage=f"%(prog)s {_leading(settings)} [--option value ...]",
+        parser_mode=mode,
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -159,77 +179,50 @@ def _split_files(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     return files, options
 
 
-def _complete_options(arguments: Sequence[str], options: dict[str, Any]) -> list[str]:
-    """Writes out the two shorthands: a bare switch becomes true, repeated text options become one list."""
-    completed: list[str] = []
-    repeated: dict[str, list[str]] = {}
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        name, joined, value = argument.removeprefix("--").partition("=")
-        hint = options.get(name) if argument.startswith("--") else None
-        values = [value] if joined else [word for word in rest[:1] if not word.startswith("--")]
-        if hint is bool and not values:
-            completed.append(f"{argument}=true")
-        elif hint == list[str]:
-            repeated.setdefault(name, []).extend(values)
-            rest = rest if joined else rest[len(values) :]
-        else:
-            _refuse_comment(name, hint, "".join(values))
-            completed.append(argument)
-    return completed + [f"--{name}={_as_list(values)}" for name, values in repeated.items()]
+def _name(word: str) -> str:
+    """The option that a word of the command line names; empty where it names none."""
+    return word[2:].partition("=")[0] if word.startswith("--") else ""
 
 
-def _refuse_comment(name: str, hint: Any, value: str) -> None:
-    """An optional text passes through YAML, where a leading '#' would silently make it null.
+def _pairs(words: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Options with their values: a bare switch is true, a repeated list of texts becomes one list.
+
+    Returns:
+        Names and values; None for an option that has none and is no switch.
 
     Raises:
-        UserError: the value starts with '#'.
+        UserError: a word is no option.
     """
-    if hint == str | None and value.lstrip().startswith("#"):
-        raise UserError(f"--{name}: {value!r} reads as a comment. Use a YAML file and quote it there.")
+    repeated: dict[str, list[str]] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name = _name(word)
+        value: str | None
+        _, joined, value = word.partition("=")
+        hint = options.get(name)
+        if not name:
+            raise UserError(f"'{word}' is not an option. Write options as --name value.")
+        if not joined and rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+        elif not joined and hint is bool:
+            value = "true"
+        elif not joined:
+            value = None
+        if hint == list[str] and value is not None:
+            repeated.setdefault(name, []).append(value)
+        else:
+            yield name, value
+    for name, values in repeated.items():
+        yield name, _one_list(values)
 
 
-def _names(arguments: Sequence[str]) -> list[str]:
-    """The options among the words of a command line, without those of the parser itself."""
-    names = [word[2:].partition("=")[0].removesuffix("+") for word in arguments if word.startswith("--")]
-    return [name for name in names if name not in ("config", "help", "print_config")]
-
-
-def _given_as(value: str, arguments: Sequence[str]) -> list[str]:
-    """Options that have a value on the command line: of alternatives, jsonargparse names the group only."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    return [name[2:] for name, said in itertools.pairwise(words) if name.startswith("--") and said == value]
-
-
-def _as_list(values: list[str]) -> str:
-    """One JSON list of the given values; a single value that already is a list stays as it is."""
-    is_list = len(values) == 1 and values[0].startswith("[")
-    return values[0] if is_list else json.dumps(values, ensure_ascii=False)
-
-
-def _reword(message: str, settings: type, given: Sequence[str]) -> str:
-    """Says what came and what to do, in place of jsonargparse's message.
-
-    Args:
-        message: of jsonargparse.
-        settings: the dataclass that was to be made.
-        given: the command line.
-    """
-    options = option_types(settings, deep=True)
-    if missing := re.search(r"arguments are required: (.+)", message):
-        names = missing.group(1)
-        example = names.split(",")[0]
-        return f"Missing: {names}. Write '{example}: ...' in the YAML file or add --{example} VALUE."
-    if unknown := re.search(r"[Uu]nrecognized arguments: (.+)", message):
-        name = unknown.group(1).split()[0].split("=")[0]
-        return f"'{unknown.group(1)}' is not an option. {suggest(name.lstrip('-'), options)}"
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    got = re.search(r"Got value: (.*)|Given value: (.*)", message)
-    if keys and got:
-        key = next((key for key in (keys[-1], ".".join(keys)) if key in options), keys[0])
-        value = (got.group(1) or got.group(2)).strip()
-        key = next((name for name in _given_as(value, given) if name.startswith(f"{key}.")), key)
-        wanted = describe_type(options[key]) if key in options else "another type"
-        return f"--{key}: got {value!r}. Use {wanted}."
-    return f"{message.strip()}. Run with --help for what is accepted."
+def _one_list(values: list[str]) -> list[str]:
+    """The given texts; one that is a YAML list of its own is that list."""
+    if len(values) > 1 or not values[0].startswith("["):
+        return values
+    try:
+        found = parse_yaml(values[0])
+    except UserError:  # a text that begins with a bracket
+        return values
+    return found if isinstance(found, list) else values

@@ -12,10 +12,12 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import EnumType
+from functools import cache
 from types import NoneType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Limit
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
 _OTHER_CLASS = {"class_path", "init_args"}
@@ -46,6 +48,7 @@ class Parts:
 
 def parts(hint: Any) -> Parts:
     """Takes a type apart."""
+    hint, _ = split_limits(hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return Parts(groups=(hint,))
     is_list = typing.get_origin(hint) is list
@@ -64,13 +67,26 @@ def is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def field_types(*settings: type) -> dict[str, Any]:
-    """The resolved type of every init field of a dataclass, or of several taken together."""
+def split_limits(hint: Any) -> tuple[Any, tuple[Limit, ...]]:
+    """A type without its limits, and these."""
+    if typing.get_origin(hint) is not Annotated:
+        return hint, ()
+    bare, *notes = typing.get_args(hint)
+    return bare, tuple(note for note in notes if isinstance(note, Limit))
+
+
+def field_types(*settings: type) -> Mapping[str, Any]:
+    """The resolved type, with its limits, of every init field of a dataclass or of several taken together."""
     found: dict[str, Any] = {}
     for group in reversed(settings):
-        hints = typing.get_type_hints(group)
-        found |= {field.name: hints[field.name] for field in dataclasses.fields(group) if field.init}
+        found |= _types_of(group)
     return found
+
+
+@cache
+def _types_of(group: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(group, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(group) if field.init}
 
 
 def option_types(*settings: type, prefix: str = "", deep: bool = False) -> dict[str, Any]:
@@ -137,11 +153,14 @@ def check_option(name: str, *settings: type) -> None:
 
 def describe_type(hint: Any) -> str:
     """What a user may write for a value of this type, in words."""
+    _, limits = split_limits(hint)
+    if limits:
+        return " that is ".join(limit.words for limit in limits)
     arguments = typing.get_args(hint)
     if hint in _WORDS:
         return _WORDS[hint]
     if is_union(hint):
-        return " or ".join(map(describe_type, arguments))
+        return " or ".join(dict.fromkeys(map(describe_type, arguments)))
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if typing.get_origin(hint) is list:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from llama_adapter.arguments import parse, read_yaml
+from llama_adapter.arguments import parse
 from llama_adapter.errors import UserError
+from llama_adapter.yaml_text import read_yaml
 
 
 class Colour(Enum):
@@ -149,9 +150,9 @@ def test_a_text_option_takes_what_looks_like_yaml(text):
     assert read("--base", "b", "--prompt", text).prompt == text
 
 
-def test_a_text_that_yaml_reads_as_a_comment_is_refused_not_dropped():
-    assert "'# Title' reads as a comment" in refuse("--base", "b", "--prompt", "# Title")
-    assert "reads as a comment" in refuse("--base", "b", "--prompt=# Title")
+def test_a_text_that_yaml_reads_as_a_comment_survives():
+    assert read("--base", "b", "--prompt", "# Title").prompt == "# Title"
+    assert read("--base", "b", "--prompt=# Title").prompt == "# Title"
     assert read("--base", "# Title", "--adapter", "# Title").adapter == ["# Title"]
 
 
@@ -201,7 +202,7 @@ WRONG_FILES = [
         "base: b\nsources:\n- a.json\n",
         "'sources.0' is 'a.json'. Use a mapping with some of the keys path, weight.",
     ),
-    ("base: b\nsources:\n- path: a\n  weight: q\n", "--sources.weight: got 'q'. Use a number."),
+    ("base: b\nsources:\n- path: a\n  weight: q\n", "--sources.0.weight: got 'q'. Use a number."),
     ("base: b\nsources: {path: a}\n", "--sources: got"),
     (
         "base: b\noptimiser: 3\n",
@@ -212,7 +213,7 @@ WRONG_FILES = [
     ("1: 2\n", "'1' is not a setting."),
     ("- base\n", "holds a list. Use 'key: value' lines"),
     ("base: [\n", "not valid YAML"),
-    ("base: 12\n", "--base: got '12'. Use a text."),
+    ("base: 12\n", "--base: got 12. Use a text."),
 ]
 
 

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import datasets
+import numpy as np
+import pyarrow.compute as arrow
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +61,28 @@ def content_key(item: Item) -> bytes:
         raise UserError(
             f"{str(item)!r} cannot be read: {error}. Use the path of an existing file."
         ) from error
+
+
+def rows_digest(rows: Any) -> str | None:
+    """SHA-256 of the tokens and labels of prepared rows, in their order; None for rows that are not stored.
+
+    Args:
+        rows: a data set of the ``datasets`` library, or a list of rows.
+    """
+    digest = hashlib.sha256()
+    columns = ("input_ids", "labels")
+    if isinstance(rows, list):
+        for row in rows:
+            digest.update(repr([list(row.get(name, ())) for name in columns]).encode())
+        return digest.hexdigest()
+    if not isinstance(rows, datasets.Dataset) or not set(columns) <= set(rows.column_names):
+        return None
+    for part in rows.select_columns(list(columns)).with_format("arrow").iter(batch_size=10_000):
+        for name in columns:
+            column = part[name].combine_chunks()
+            digest.update(np.asarray(arrow.list_value_length(column)).tobytes())
+            digest.update(np.asarray(column.flatten()).tobytes())
+    return digest.hexdigest()
 
 
 def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

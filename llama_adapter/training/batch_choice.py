@@ -34,8 +34,6 @@ def check_batching(args: TrainingArguments, batching: Batching, tokens: int | No
                 "Set batching=tokens or batching=packed, or leave tokens_per_batch out."
             )
         return
-    if tokens is not None and tokens < 2:
-        raise UserError(f"tokens_per_batch={tokens} holds no record. Set it to the longest row or more.")
     rate = getattr(args, "base_learning_rate", None)
     if rate is not None:
         raise UserError(

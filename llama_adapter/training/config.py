@@ -7,17 +7,21 @@ the model or the data.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from transformers import TrainingArguments
 
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, Limit, Positive, Rate, at_least
 from llama_adapter.training.activation_memory import CheckpointingPolicy
 from llama_adapter.training.batch_choice import Batching, check_batching
+from llama_adapter.training.contradictions import METRICS, check_packages, check_together, try_optimizer
 from llama_adapter.training.fsdp_settings import settle_fsdp
 from llama_adapter.training.labelled_loss import LossKernel
 from llama_adapter.training.presets import PRESETS, PresetName, accumulation_for, scaled_learning_rate
+from llama_adapter.training.ranges import HOST_LIMITS
 from llama_adapter.training.requested import check_checkpointing, check_processes, check_settings
+from llama_adapter.values import check_ranges
 
 
 @dataclass(kw_only=True)
@@ -27,6 +31,9 @@ class TrainingConfig(TrainingArguments):
     Raises:
         UserError: When settings contradict each other or ask for what this machine does not have.
     """
+
+    LIMITS: ClassVar[dict[str, Limit]] = HOST_LIMITS
+    """Of the fields that are not declared here."""
 
     output_dir: str | None = "runs/train"
     """Folder for checkpoints, ``log.jsonl`` and the final adapter (``adapter/``)."""
@@ -40,7 +47,7 @@ class TrainingConfig(TrainingArguments):
     """Peak learning rate. Adapters want more than full fine-tuning: 1e-3 at 7B, up to 5e-3 for models of
     0.1B."""
 
-    base_learning_rate: float | None = None
+    base_learning_rate: Positive | None = None
     """Peak rate per 256 rows of one optimiser step; replaces ``learning_rate``, and the rate used
     is printed."""
 
@@ -48,10 +55,10 @@ class TrainingConfig(TrainingArguments):
     """``transformers``: ``lr_scheduler_type`` and ``warmup_steps``. ``published``: linear warm-up, then
     cosine, set per step."""
 
-    warmup_epochs: float = 0.0
+    warmup_epochs: Rate = 0.0
     """Warm-up of the published schedule in (fractional) epochs."""
 
-    min_learning_rate: float = 0.0
+    min_learning_rate: Rate = 0.0
     """Where the cosine of the published schedule ends."""
 
     loss_reduction: Literal["token", "published"] = "token"
@@ -63,7 +70,7 @@ class TrainingConfig(TrainingArguments):
     ``torch.nn.functional.linear_cross_entropy``. ``narrowed``: logits of all labelled tokens at once.
     ``auto``: ``chunked``."""
 
-    loss_chunk_rows: int | None = None
+    loss_chunk_rows: Count | None = None
     """Labelled tokens whose logits are there at once; None takes the measured default."""
 
     fsdp: bool | str | None = None  # type: ignore[assignment]  # the host takes true as well
@@ -76,7 +83,7 @@ class TrainingConfig(TrainingArguments):
     ``none``: nothing. ``auto``: ``selective``, which takes no longer, where the model has such functions and
     neither ``activation_checkpointing`` nor ``torch_compile`` is on."""
 
-    checkpointing_every: int = 1
+    checkpointing_every: Count = 1
     """Checkpoint only one of this many layers."""
 
     weight_decay_rule: Literal["published", "transformers"] = "published"
@@ -88,7 +95,7 @@ class TrainingConfig(TrainingArguments):
     like length, as many as fit into ``tokens_per_batch``. ``packed``: records one after the other in one row
     of that many tokens, without padding and without seeing each other."""
 
-    tokens_per_batch: int | None = None
+    tokens_per_batch: Annotated[int, at_least(2)] | None = None
     """Most tokens of one device batch with ``batching`` ``tokens`` or ``packed``, padding included. Left out:
     as many as ``per_device_train_batch_size`` rows of mean length have, but at least the longest row."""
 
@@ -97,7 +104,7 @@ class TrainingConfig(TrainingArguments):
     each step holds one type. ``published``: likewise, of like length, in the order of LLaMA2-Accessory, which
     leaves out the longest records of a type that fill no step."""
 
-    epoch_parts: int = 1
+    epoch_parts: Count = 1
     """Into how many epochs one pass over the data is divided. The published V2 stage on image-text pairs has
     150 epochs of a 50th of its data; schedules, evaluation and checkpoints count them."""
 
@@ -105,12 +112,19 @@ class TrainingConfig(TrainingArguments):
     """Continue from the last complete checkpoint in ``output_dir``; without one, say so and start fresh."""
 
     overwrite_output_dir: bool = False
-    """Delete the checkpoints of an earlier run in ``output_dir`` and start fresh."""
+    """Delete the checkpoints of an earlier run in ``output_dir`` and start fresh. Nothing is deleted before
+    all else has been accepted, and nothing that is not of such a run."""
+
+    early_stopping_patience: Count | None = None
+    """Stop after this many evaluations in a row that are no better; None does not stop early."""
+
+    early_stopping_threshold: Rate = 0.0
+    """How much an evaluation must be better to count as such."""
 
     stop_on_non_finite: bool = True
     """Stop at the first loss or gradient that is not finite, and name the records of the batch."""
 
-    peak_flops: float | None = None
+    peak_flops: Positive | None = None
     """Peak FLOP/s of one device, for model FLOPs utilisation (MFU) where the device is not in the built-in
     table."""
 
@@ -141,14 +155,21 @@ class TrainingConfig(TrainingArguments):
             self._fill(PRESETS[self.preset])
         if self.data_seed is None:
             self.data_seed = self.seed
+        check_ranges(self)
+        check_together(self)
+        check_packages(self)
         check_settings(self)
         settle_fsdp(self)
+        self._choose_metric()
         try:
             super().__post_init__()
-        except ValueError as error:
+        except UserError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError) as error:
             raise UserError(
                 f"Settings under `training` do not fit together: {error}. Set them as the message says."
             ) from error
+        try_optimizer(self)
         check_processes(self)
         check_checkpointing(self)
         check_batching(self, self.batching, self.tokens_per_batch)
@@ -169,6 +190,13 @@ class TrainingConfig(TrainingArguments):
     def rows_per_step(self) -> int:
         """Rows of one optimiser step, over devices and accumulation."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    def _choose_metric(self) -> None:
+        """Say by what the best model is chosen; the host takes more to be better of all but losses."""
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        if (self.metric_for_best_model or "").removeprefix("eval_") in METRICS:
+            self.greater_is_better = False
 
     def _fill(self, values: dict[str, Any]) -> None:
         defaults = {field.name: field.default for field in fields(self)}

@@ -12,10 +12,11 @@ Letters: B rows of the batch, N labelled positions.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-from accelerate.data_loader import DataLoaderShard
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from datasets import IterableDataset as StreamedDataset
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -79,6 +80,44 @@ class RankBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         """Batches of this rank."""
         return self.count // self.rules.ranks
+
+
+class RankRows(Sampler[list[int]]):
+    """One rank's batches of a host's sampler, in which no row occurs twice.
+
+    The host's wrapper repeats rows of the first batches where the last ones do not divide by the ranks;
+    here a rank that none is left for gets an empty list.
+    """
+
+    batch_size = 1
+    """As for ``RankBatches``."""
+
+    def __init__(self, shared: Any, rank: int, ranks: int) -> None:
+        """Take turns with other ranks.
+
+        Args:
+            shared: the batch sampler of all ranks, in the same order on each.
+            rank: whose batches these are.
+            ranks: how many take turns.
+        """
+        self.shared = shared
+        self.sampler = shared.sampler  # whose epoch accelerate sets
+        self.rank = rank
+        self.ranks = ranks
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order, counted from 0."""
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """This rank's batches of the epoch."""
+        for turn in zip_longest(*[iter(self.shared)] * self.ranks, fillvalue=[]):
+            yield list(turn[self.rank])
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return -(-len(self.shared) // self.ranks)
 
 
 @dataclass(frozen=True)
@@ -170,9 +209,19 @@ class LoadingTrainer(CheckpointingTrainer):
         """The host's loader, or this rank's batches by token budget."""
         batches = self.train_batches
         if batches is None:
-            return super().get_train_dataloader()
+            return self._without_repeats(super().get_train_dataloader())
         collate = self.packing_collator if batches.rules.packed else self.data_collator
         return self._loader(self.train_dataset, batches, collate)
+
+    def _without_repeats(self, loader: DataLoader) -> DataLoader:
+        """The host's loader, where it fills up the last batches of several ranks with rows it had before."""
+        shard = getattr(loader, "batch_sampler", None)
+        fills_up = not self.args.dataloader_drop_last and not splits_batches(self.args)
+        if not fills_up or not isinstance(shard, BatchSamplerShard) or shard.num_processes == 1:
+            return loader
+        batches = RankRows(shard.batch_sampler, shard.process_index, shard.num_processes)
+        collate: Any = loader.collate_fn
+        return self._loader(loader.dataset, batches, collate)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Batches sorted by length, where only their summed losses are wanted; else the host's loader."""
@@ -230,7 +279,7 @@ class LoadingTrainer(CheckpointingTrainer):
     def _loader(
         self,
         rows: Any,
-        batches: RankBatches,
+        batches: RankBatches | RankRows,
         collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
     ) -> DataLoader:
         """A loader that accelerate takes as prepared."""

@@ -66,15 +66,12 @@ def check_checkpointing(args: TrainingArguments) -> None:
             f"checkpointing={policy!r} and activation_checkpointing were both asked for. "
             "Use one of them; checkpointing=layer is the same as activation_checkpointing=true."
         )
-    every = getattr(args, "checkpointing_every", 1)
-    if every < 1:
-        raise UserError(
-            f"checkpointing_every={every} is no number of layers. Use 1 for every layer, 2 for every second."
-        )
     if not args.activation_checkpointing:
         return
     asked = args.activation_checkpointing_kwargs
-    given = dict(asked) if isinstance(asked, dict) else {}
+    if asked is not None and not isinstance(asked, dict):
+        raise UserError(f"activation_checkpointing_kwargs is {asked!r}. Use a mapping, or leave it out.")
+    given = dict(asked or {})
     if given.get("use_reentrant"):
         raise UserError(
             f"activation_checkpointing_kwargs={given} asks for reentrant checkpointing, "
@@ -127,6 +124,8 @@ def _check_precision(args: TrainingArguments) -> None:
 def _check_compile(args: TrainingArguments) -> None:
     wanted = args.torch_compile or args.torch_compile_backend or args.torch_compile_mode
     backend = args.torch_compile_backend or "inductor"
+    if wanted and backend not in (known := torch.compiler.list_backends(exclude_tags=())):
+        raise UserError(f"torch_compile_backend is {backend!r}. Use one of {', '.join(known)}.")
     if wanted and backend == "inductor" and _uses_cpu(args) and shutil.which("g++") is None:
         raise UserError(
             f"torch_compile={args.torch_compile} uses inductor, which needs a C++ compiler on the CPU, "

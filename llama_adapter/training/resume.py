@@ -1,7 +1,8 @@
 """Which checkpoint a run continues from, decided once and the same on all ranks.
 
-What is unusual: damaged checkpoints are renamed, not deleted and not used, and a checkpoint of another
-adapter or another batch layout is noticed before anything is loaded. This module does not load weights.
+What is unusual: damaged checkpoints are renamed, not deleted and not used, and settings that differ from
+those of a checkpoint are refused or named before anything is loaded: none is ignored. This module does not
+load weights.
 """
 
 import json
@@ -21,6 +22,39 @@ _log = logging.getLogger(__name__)
 
 _STEP = ("world_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 """What an optimiser step's rows are divided by; with plain batches they are the same rows in any division."""
+
+_REFUSED = {
+    "data": "the records",
+    "groups": "groups",
+    "training.optim": "the optimiser",
+    "training.optim_args": "the optimiser's arguments",
+    "training.weight_decay_rule": "which tensors decay",
+}
+"""Facts that a run cannot go on without, and what they are."""
+
+_OF_THIS_START = {
+    f"training.{name}"
+    for name in (
+        "output_dir",
+        "resume",
+        "resume_from_checkpoint",
+        "overwrite_output_dir",
+        "disable_tqdm",
+        "do_train",
+        "do_eval",
+        "do_predict",
+        "hub_token",
+        "local_rank",
+        "run_name",
+    )
+}
+"""Settings of a start, not of a run."""
+
+_RATES = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "groups")
+"""What an optimiser's saved state would bring back."""
+
+_STATEFUL = ("reduce_lr_on_plateau", "greedy")
+"""Schedules whose rate depends on what they saw."""
 
 _NOT_COMPARED = {"inference_mode", "base_model_name_or_path", "revision", "peft_version", "auto_mapping"}
 
@@ -97,11 +131,62 @@ def check_same_sharding(checkpoint: Path, sharded: bool) -> None:
         )
 
 
+def changed_settings(checkpoint: Path, facts: dict[str, Any]) -> list[str]:
+    """What differs from the run that a checkpoint was written by, a phrase each; it is used as it is now.
+
+    Args:
+        checkpoint: a complete one.
+        facts: of this run; ``settings`` by dotted names, ``data`` as what the records are known by.
+
+    Raises:
+        UserError: the run cannot go on with a setting as it is now.
+    """
+    saved = read_manifest(checkpoint)["run"]
+    was, now = saved.get("settings", {}), json.loads(json.dumps(facts.get("settings", {}), default=str))
+    differing = sorted(
+        name
+        for name in (was.keys() | now.keys() if was else set())
+        if was.get(name) != now.get(name) and name not in _OF_THIS_START
+    )
+    for name, what in _REFUSED.items():
+        before, here = saved.get(name, was.get(name)), facts.get(name, now.get(name))
+        if before is not None and here is not None and before != json.loads(json.dumps(here)):
+            named = [key for key in differing if key == name or key.startswith(f"{name}.")]
+            raise _refusal(checkpoint, what, named, was, now)
+    if frozen := [name for name in differing if name.startswith("tuning.")]:
+        raise _refusal(checkpoint, "what trains", frozen, was, now)
+    kind = now.get("training.lr_scheduler_type")
+    rates = [name for name in differing if name.removeprefix("training.") in _RATES]
+    if kind in _STATEFUL and rates:
+        raise _refusal(checkpoint, f"a rate under lr_scheduler_type={kind!r}", rates, was, now)
+    return [f"{name}: {was.get(name)!r} -> {now.get(name)!r}" for name in differing]
+
+
+def changes_rates(changes: list[str]) -> bool:
+    """Whether one of the changed settings is what an optimiser's saved state would bring back."""
+    names = {change.partition(":")[0].removeprefix("training.") for change in changes}
+    return not names.isdisjoint({*_RATES, "base_learning_rate", "per_device_train_batch_size"})
+
+
+def flattened(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one, with dotted names."""
+    items = enumerate(content) if isinstance(content, list) else content.items()
+    flat: dict[str, Any] = {}
+    for name, value in items:
+        if isinstance(value, dict | list) and value:
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
 def warn_about_changes(checkpoint: Path, facts: dict[str, Any]) -> None:
-    """Warn when a run continues with other data or another batch layout, and so sees other batches."""
+    """Warn when a run continues with another batch layout, and so sees other batches."""
     saved = read_manifest(checkpoint)["run"]
     same_steps = _rows_per_step(saved) is not None and _rows_per_step(saved) == _rows_per_step(facts)
     for name, value in facts.items():
+        if name in ("settings", "base", *_REFUSED):
+            continue
         if name in saved and saved[name] != value and not (same_steps and name in _STEP):
             _log.warning(
                 "%s was %r when %s was written and is %r now: the run continues, but sees other batches.",
@@ -110,6 +195,19 @@ def warn_about_changes(checkpoint: Path, facts: dict[str, Any]) -> None:
                 checkpoint.name,
                 value,
             )
+
+
+def _refusal(
+    checkpoint: Path, what: str, names: list[str], was: dict[str, Any], now: dict[str, Any]
+) -> UserError:
+    listed = "; ".join(
+        f"{name}: {was[name]!r} there, {now.get(name)!r} here" for name in names if name in was
+    )
+    return UserError(
+        f"{checkpoint} was written with another setting of {what}{f' ({listed})' if listed else ''}. "
+        "Use the one it was trained with, or another output_dir; an adapter can go on from its folder with "
+        "start_from."
+    )
 
 
 def _rows_per_step(facts: dict[str, Any]) -> int | None:

@@ -5,29 +5,36 @@ and a program can call the same pieces one by one. This module holds no training
 """
 
 import json
-import shutil
+import logging
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from jsonargparse import set_parsing_settings
 from peft import LoraConfig, PeftConfig
 from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
 from llama_adapter.adapters.config import ZeroInitConfig
 from llama_adapter.conditioning import ConditionerConfig, GlobalFeaturesConfig, VisualQueriesConfig
 from llama_adapter.data import DataConfig, PaddingCollator, build_datasets
 from llama_adapter.data.collator import PackingCollator
+from llama_adapter.data.templates import TEMPLATES
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Limit, one_of
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, load_tokenizer
-from llama_adapter.training.checkpoint import checkpoint_folders
 from llama_adapter.training.config import TrainingConfig
+from llama_adapter.training.contradictions import METRICS
 from llama_adapter.training.groups import GroupConfig, ParameterGroups
 from llama_adapter.training.images import ImageSettings, attach_images
 from llama_adapter.training.model_card import generate_command
 from llama_adapter.training.parts import TrainedParts
+from llama_adapter.training.ranges import ADAPTER_LIMITS
+from llama_adapter.training.resume import flattened
+from llama_adapter.training.run_folder import check_earlier, claimed, delete_earlier
 from llama_adapter.training.start import start_from
 from llama_adapter.training.summary import end_table, start_table
 from llama_adapter.training.trainer import Trainer
@@ -44,10 +51,21 @@ TuningSettings: TypeAlias = FullTuning | TuningConfig
 """What trains in place of an adapter: a language model's weights; another kind by its ``class_path``."""
 set_parsing_settings(subclasses_enabled=[ConditionerConfig, TuningConfig])
 
+_log = logging.getLogger(__name__)
+_KERNELS = ("eager", *ALL_ATTENTION_FUNCTIONS.valid_keys())
+
 
 @dataclass(kw_only=True)
 class TrainConfig:
     """Everything that decides a training run."""
+
+    LIMITS: ClassVar[dict[str, Limit]] = ADAPTER_LIMITS | {
+        "data.template": one_of(TEMPLATES),
+        "base.attn_implementation": Limit(
+            lambda name: name in _KERNELS or "/" in name,
+            f"one of {', '.join(_KERNELS)}, or a kernel of the hub",
+        ),
+    }
 
     base: BaseModelConfig
     """The pretrained model; frozen, where an adapter trains."""
@@ -80,6 +98,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse parts that need others."""
+        metric = self.training.metric_for_best_model
+        if metric is not None and metric.removeprefix("eval_") not in METRICS:
+            raise UserError(
+                f"training.metric_for_best_model is {metric!r}, which no evaluation here yields. "
+                f"Use {' or '.join(METRICS)}."
+            )
         if (self.adapter is None) == (self.tuning is None):
             both = "neither adapter nor tuning is set" if self.adapter is None else "both are set"
             raise UserError(
@@ -142,18 +166,30 @@ def train(config: TrainConfig) -> int:
     """
     args = config.training
     output_dir = Path(args.output_dir or ".")
+    with claimed(output_dir) if args.process_index == 0 else nullcontext() as left:
+        if left is not None:
+            _log.warning("%s", left)
+        return _train(config, output_dir)
+
+
+def _train(config: TrainConfig, output_dir: Path) -> int:
+    """The run in a folder of its own: nothing is deleted or written before all of it has been accepted."""
+    args, whole = config.training, config.tuning is not None
     resume = args.resume_from_checkpoint or args.resume
+    result = output_dir / ("model" if whole else "adapter")
     if args.should_save:
-        prepare_output_dir(output_dir, resuming=bool(resume), overwrite=args.overwrite_output_dir)
-        write_run_file(output_dir, config)
+        check_earlier(output_dir, result, resuming=bool(resume), overwrite=args.overwrite_output_dir)
     trainer = build_trainer(config)
     trainer.accelerator.wait_for_everyone()
+    start = trainer.choose_start(resume) if resume else None
+    if args.should_save:
+        if args.overwrite_output_dir:
+            delete_earlier(output_dir, result)
+        write_run_file(output_dir, config)
     trainer.console.print(start_table(trainer))
-    trainer.train(resume_from_checkpoint=resume)
-    if trainer.eval_dataset is not None and not _evaluated_last_step(trainer):
+    trainer.train(resume_from_checkpoint=start)
+    if trainer.eval_dataset is not None and not _evaluated_result(trainer):
         trainer.evaluate()
-    whole = config.tuning is not None
-    result = output_dir / ("model" if whole else "adapter")
     trainer.save_result(result)
     trainer.console.print(end_table(trainer, result))
     base, adapter = (str(result), None) if whole else (config.base.name_or_path, str(result))
@@ -190,6 +226,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
             template=config.data.template, base=config.base.name_or_path, max_length=config.data.max_length
         ),
         groups=ParameterGroups(TrainedParts.of(setup.model), config.groups),
+        settings=run_settings(config),
     )
     trainer.packing_collator = setup.add_media(PackingCollator())
     trainer.console.print(data.report)
@@ -220,36 +257,23 @@ def _adapter(config: TrainConfig) -> Setup:
     return Setup(model, tokenizer, data, attach_images(seeing, data, config.data, args))
 
 
-def prepare_output_dir(output_dir: Path, resuming: bool, overwrite: bool) -> None:
-    """Keep a new run from mixing with an old one.
-
-    Args:
-        output_dir: Folder of the run.
-        resuming: Whether the run continues what is there.
-        overwrite: Whether earlier checkpoints may be deleted.
-
-    Raises:
-        UserError: When checkpoints are there and neither was asked for.
-    """
-    output_dir.mkdir(parents=True, exist_ok=True)
-    earlier = checkpoint_folders(output_dir)
-    if resuming or not earlier:
-        return
-    if not overwrite:
-        raise UserError(
-            f"{str(output_dir)!r} holds checkpoints of an earlier run, up to {earlier[0].name}. "
-            "Use --training.resume true to continue it, choose another --training.output_dir, "
-            "or delete it with --training.overwrite_output_dir true."
-        )
-    for folder in earlier:
-        shutil.rmtree(folder)
-
-
 def write_run_file(output_dir: Path, config: TrainConfig) -> None:
     """Write ``run.json``: every setting of the run and the versions it ran with."""
     packages = ("llama-adapter", "torch", "transformers", "peft", "accelerate", "datasets")
-    content = {
-        "versions": {name: version(name) for name in packages},
+    content = {"versions": {name: version(name) for name in packages}, **_sections(config)}
+    text = json.dumps(content, indent=1, default=str)
+    (output_dir / "run.json").write_text(text + "\n", encoding="utf-8")
+
+
+def run_settings(config: TrainConfig) -> dict[str, Any]:
+    """What checkpoints remember of a run beside its training settings, by dotted names."""
+    sections = {name: found for name, found in _sections(config).items() if name != "training"}
+    return flattened(json.loads(json.dumps(sections, default=str)))
+
+
+def _sections(config: TrainConfig) -> dict[str, Any]:
+    """Every setting of a run, as JSON takes it."""
+    return {
         "base": _settings(config.base),
         "adapter": _settings(config.adapter),
         "tuning": _settings(config.tuning),
@@ -260,8 +284,6 @@ def write_run_file(output_dir: Path, config: TrainConfig) -> None:
         "groups": [_settings(group) for group in config.groups],
         "training": config.training.to_dict(),
     }
-    text = json.dumps(content, indent=1, default=str)
-    (output_dir / "run.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _settings(config: Any) -> Any:
@@ -282,12 +304,12 @@ def _check_evaluation(args: TrainingConfig, evaluation: Any) -> None:
         )
 
 
-def _evaluated_last_step(trainer: Trainer) -> bool:
+def _evaluated_result(trainer: Trainer) -> bool:
     """Whether the weights that are saved have been evaluated already."""
-    if trainer.args.load_best_model_at_end:
-        return False
-    steps = [record["step"] for record in trainer.state.log_history if "eval_loss" in record]
-    return bool(steps) and steps[-1] == trainer.state.global_step
+    state = trainer.state
+    chosen = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+    step = state.best_global_step if chosen else state.global_step
+    return any(record["step"] == step for record in state.log_history if "eval_loss" in record)
 
 
 def _has_rows(dataset: Any) -> bool:

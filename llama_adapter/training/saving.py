@@ -7,9 +7,11 @@ while a checkpoint is written, so whatever the host puts into checkpoints (also 
 layer does not know losses or schedules.
 """
 
+import json
 import shutil
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,23 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_AR
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import CONFIG_NAME as MODEL_SETTINGS
 
+from llama_adapter.adapters.fingerprint import differences, fingerprint
+from llama_adapter.data.identity import rows_digest
 from llama_adapter.data.saved_template import save_template
+from llama_adapter.errors import UserError
 from llama_adapter.models import AdapterNotes, write_notes
 from llama_adapter.training import checkpoint as files
 from llama_adapter.training.groups import ParameterGroups
 from llama_adapter.training.model_card import write_card
 from llama_adapter.training.parts import TrainedParts
+from llama_adapter.training.rates import load_with_new_rates
 from llama_adapter.training.resume import (
+    changed_settings,
+    changes_rates,
     check_same_adapter,
     check_same_sharding,
     choose_checkpoint,
+    flattened,
     warn_about_changes,
 )
 from llama_adapter.training.sharding import load_optimizer, load_weights, stored_by_fsdp
@@ -47,6 +56,7 @@ class CheckpointingTrainer(transformers.Trainer):
         *args: Any,
         notes: AdapterNotes | None = None,
         groups: ParameterGroups | None = None,
+        settings: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Set up as the host class does.
@@ -55,14 +65,19 @@ class CheckpointingTrainer(transformers.Trainer):
             *args: As for ``transformers.Trainer``.
             notes: What is saved beside the adapter for generation.
             groups: Which parts train on which records, found in the model; None for all on all.
+            settings: What checkpoints remember beside ``args``, by dotted names; compared when resuming.
             **kwargs: As for ``transformers.Trainer``.
         """
         super().__init__(*args, **kwargs)
         self.notes = notes or AdapterNotes()
         self.groups = groups or ParameterGroups(self.parts)
         self.console = Console(quiet=not self.is_world_process_zero())
+        self.settings = dict(settings or {})
+        self.changes: list[str] = []
+        """Settings that differ from those of the checkpoint that the run goes on from."""
         self._staging: Path | None = None
         self._to_push: list[str] = []
+        self._chosen: str | None = None
 
     @property
     def unwrapped(self) -> nn.Module:
@@ -87,11 +102,20 @@ class CheckpointingTrainer(transformers.Trainer):
         Raises:
             UserError: When a named checkpoint is damaged, or belongs to another adapter.
         """
-        start = self._checkpoint_to_load(resume_from_checkpoint) if resume_from_checkpoint else None
+        start = self.choose_start(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(start, trial, ignore_keys_for_eval)
 
-    def _checkpoint_to_load(self, request: str | bool) -> str | None:
-        """Rank 0 decides, the others follow."""
+    def choose_start(self, request: str | bool) -> str | None:
+        """The checkpoint that a run would go on from; rank 0 decides, the others follow.
+
+        Args:
+            request: its path, or True for the last complete one.
+
+        Raises:
+            UserError: the named one is damaged, or of a run with settings that cannot be changed.
+        """
+        if request == self._chosen:
+            return self._chosen
         chosen: list[str | None] = [None]
         if self.is_world_process_zero():
             choice = choose_checkpoint(Path(self.args.output_dir or "."), request)
@@ -104,8 +128,40 @@ class CheckpointingTrainer(transformers.Trainer):
                 check_same_sharding(path, self.is_fsdp_enabled)
                 check_same_adapter(path, self.parts.adapter.active_peft_config)
             self.parts.check_same_beside(path)
-            warn_about_changes(path, self._facts())
+            self._check_base(path)
+            facts = self._facts()
+            self.changes = changed_settings(path, facts)
+            warn_about_changes(path, facts)
+        self._chosen = chosen[0]
         return chosen[0]
+
+    def _check_base(self, checkpoint: Path) -> None:
+        """Refuse a frozen base whose sizes or embeddings are others than those a checkpoint was trained on.
+
+        Raises:
+            UserError: they are; names what differs.
+        """
+        saved = files.read_manifest(checkpoint)["run"].get("base")
+        if saved is None or self.parts.adapter is None or self._base_fingerprint is None:
+            return
+        if found := differences(saved, self.parts.adapter.get_base_model()):
+            raise UserError(
+                f"{checkpoint} was trained on another base than base.name_or_path={self.notes.base!r} "
+                f"({'; '.join(found)}). Use that base, or another output_dir."
+            )
+
+    def _keep_rates(self, load: Callable[[], None]) -> None:
+        """Loads optimiser and schedule, and puts rates back to what the settings say where they changed."""
+        optimizer: Any = self.optimizer
+        if not changes_rates(self.changes) or optimizer is None:
+            load()
+            return
+        if self.is_deepspeed_enabled:
+            raise UserError(
+                f"DeepSpeed brings saved rates back, and these settings changed: {'; '.join(self.changes)}. "
+                "Use those the checkpoint was written with."
+            )
+        load_with_new_rates(optimizer, self.lr_scheduler, load)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapter (no base weights) with its README and what generation needs to know.
@@ -157,6 +213,9 @@ class CheckpointingTrainer(transformers.Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As the host does; of a whole model also where only one of run and checkpoint is sharded."""
+        self._keep_rates(lambda: self._load_optimization(checkpoint))
+
+    def _load_optimization(self, checkpoint: str | None) -> None:
         crosses = checkpoint is not None and stored_by_fsdp(Path(checkpoint)) != self.is_fsdp_enabled
         if checkpoint is None or not crosses or not self._is_whole_model:
             super()._load_optimizer_and_scheduler(checkpoint)
@@ -278,4 +337,22 @@ class CheckpointingTrainer(transformers.Trainer):
             "groups": [[records, sorted(members)] for records, members in self.groups.members],
             "data_seed": self.args.data_seed,
             "train_records": len(data) if isinstance(data, Sized) else None,
+            "data": self._data_digest,
+            "base": self._base_fingerprint,
+            "settings": {
+                **self.settings,
+                **flattened(json.loads(json.dumps(self.args.to_dict(), default=str)), "training."),
+            },
         }
+
+    @cached_property
+    def _data_digest(self) -> str | None:
+        """What the training rows are known by; None for streamed ones."""
+        return rows_digest(self.train_dataset)
+
+    @cached_property
+    def _base_fingerprint(self) -> dict[str, Any] | None:
+        """What the frozen base is known by; None where it trains or is divided."""
+        if self.parts.adapter is None or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return None
+        return fingerprint(self.parts.adapter.get_base_model())

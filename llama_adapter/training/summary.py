@@ -40,8 +40,19 @@ def start_table(trainer: Trainer) -> Table:
     table.add_row(
         "loss", f"mean per {'token of the step' if args.loss_reduction == 'token' else 'batch (published)'}"
     )
+    table.add_row("length", _length(trainer))
+    for number, change in enumerate(trainer.changes):
+        table.add_row("" if number else "changed since the checkpoint", change)
     table.add_row("output", str(args.output_dir))
     return table
+
+
+def _length(trainer: Trainer) -> str:
+    """How long the run is, by the setting that decides it."""
+    args = trainer.args
+    if args.max_steps > 0:
+        return f"{args.max_steps:,} steps (max_steps, whatever num_train_epochs says)"
+    return f"{args.num_train_epochs:g} epochs"
 
 
 _EPOCHS_SHOWN = 5
@@ -90,8 +101,8 @@ def end_table(trainer: Trainer, result: Path) -> Table:
     table = _table("Done")
     table.add_row("steps", f"{trainer.state.global_step:,} ({trainer.state.epoch or 0:.2f} epochs)")
     _add_change(table, "training loss", _values(history, "loss") or _values(history, "train_loss"))
-    _add_change(table, "answer NLL", _values(history, "eval_loss"))
-    _add_change(table, "answer perplexity", _values(history, "eval_perplexity"))
+    _add_evaluations(table, trainer, "answer NLL", "eval_loss")
+    _add_evaluations(table, trainer, "answer perplexity", "eval_perplexity")
     if trainer.state.best_model_checkpoint:
         best = Path(trainer.state.best_model_checkpoint).name
         table.add_row("best", f"{best}, {trainer.args.metric_for_best_model} {trainer.state.best_metric:.4f}")
@@ -123,6 +134,19 @@ def _learning_rate(trainer: Trainer) -> str:
 
 def _values(history: list[dict[str, Any]], name: str) -> list[float]:
     return [record[name] for record in history if name in record]
+
+
+def _add_evaluations(table: Table, trainer: Trainer, label: str, name: str) -> None:
+    """The first evaluation and that of the weights which were saved, each with its step."""
+    state = trainer.state
+    values = {record["step"]: record[name] for record in state.log_history if name in record}
+    chosen = state.best_global_step if trainer.args.load_best_model_at_end else state.global_step
+    last = chosen if chosen in values else max(values, default=None)
+    if last is None:
+        return
+    first = min(values)
+    start = f"{values[first]:.4f} (step {first}) -> " if first != last else ""
+    table.add_row(label, f"{start}{values[last]:.4f} (step {last})")
 
 
 def _add_change(table: Table, label: str, values: list[float]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PrinterCallback, ProgressCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from llama_adapter.errors import UserError
@@ -45,6 +45,19 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
     "_push_from_checkpoint": ("checkpoint_folder",),
+    "_run_epoch": (
+        "model",
+        "epoch",
+        "train_dataloader",
+        "steps_in_epoch",
+        "num_update_steps_per_epoch",
+        "trial",
+        "ignore_keys_for_eval",
+        "start_time",
+        "resume_from_checkpoint",
+        "epochs_trained",
+        "steps_trained_in_current_epoch",
+    ),
     "_save": ("output_dir", "state_dict"),
     "_save_checkpoint": ("model", "trial"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
@@ -268,8 +281,17 @@ class Trainer(EvaluatingTrainer):
             self._loss.close()
             self._bar.close()
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """An epoch; none where a resumed run is at its end, inside an epoch too."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a record; training records get speed and memory."""
+        if "train_loss" in logs and self.meter.total.tokens == 0:
+            return  # a resumed run that was at its end has trained nothing
         if "loss" in logs or "train_loss" in logs:
             work = self.meter.take_window() if "loss" in logs else self.meter.total
             logs.update(work.rates(self._peak_flops()))
@@ -292,6 +314,10 @@ class Trainer(EvaluatingTrainer):
         if not self.args.disable_tqdm:
             self.add_callback(self._bar)
         self.add_callback(JsonlLog())
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(
+                EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
+            )
         self.add_callback(LoopHooks(self._begin, self._finish_step))
 
     def _begin(self) -> None:
@@ -300,6 +326,12 @@ class Trainer(EvaluatingTrainer):
         For that transformers and peft make the embeddings' output require gradients, so that frozen layers
         below the first adapter are recorded.
         """
+        if self.state.global_step >= self.state.max_steps:
+            self.console.print(
+                f"The checkpoint is at step {self.state.global_step} of {self.state.max_steps}: "
+                "nothing is left to train.",
+                highlight=False,
+            )
         scaler = self.accelerator.scaler if self.args.stop_on_non_finite else None
         self._scaler_watch = None if scaler is None else ScalerWatch(scaler.get_scale())
         self._undo_checkpointing = apply_checkpointing(

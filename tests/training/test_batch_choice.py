@@ -20,7 +20,7 @@ def config(tmp_path):
             {"tokens_per_batch": 512, "batching": "rows"},
             "tokens_per_batch=512 has no effect with .* Set batching",
         ),
-        ({"tokens_per_batch": 1}, r"tokens_per_batch=1 holds no record\. Set it to the longest row"),
+        ({"tokens_per_batch": 1}, r"tokens_per_batch is 1\. Use 2 or more"),
         ({"base_learning_rate": 1e-3}, "base_learning_rate=0.001 is scaled by the rows .* Set learning_rate"),
         ({"preset": "v1"}, "base_learning_rate=0.009 .* Set learning_rate instead .also with a preset"),
         ({"train_sampling_strategy": "group_by_length"}, "'group_by_length' orders rows itself.* Leave"),

@@ -75,7 +75,7 @@ def test_what_the_host_refuses_is_a_user_error(config):
     with pytest.raises(
         UserError, match="do not fit together: .*load_best_model_at_end(.|\\n)*Set them as the message says"
     ):
-        config(load_best_model_at_end=True, eval_strategy="no", save_strategy="steps")
+        config(load_best_model_at_end=True, eval_strategy="epoch", save_strategy="steps")
 
 
 def test_activation_checkpointing_is_never_reentrant(config):

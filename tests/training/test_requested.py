@@ -76,7 +76,7 @@ def test_reentrant_checkpointing(config):
 def test_two_ways_of_checkpointing(config):
     with pytest.raises(UserError, match="'mlp' and activation_checkpointing were both asked for. Use one"):
         config(activation_checkpointing=True, checkpointing="mlp", use_cpu=True)
-    with pytest.raises(UserError, match="checkpointing_every=0 is no number of layers. Use 1"):
+    with pytest.raises(UserError, match="checkpointing_every is 0. Use 1 or more"):
         config(checkpointing="mlp", checkpointing_every=0, use_cpu=True)
     assert config(checkpointing="selective", use_cpu=True).checkpointing == "selective"
 
