@@ -154,7 +154,10 @@ class Check:
     def _judge(self, row: Row) -> Iterator[tuple[str, str]]:
         """Count one row and say what is wrong with it."""
         with_loss = sum(label != IGNORE for label in row.labels)
-        self.report.add(row.fate, len(row.labels), with_loss, row.left_out, len(row.media))
+        length, media = len(row.labels), len(row.media)
+        self.report.add(row.fate, length, with_loss, row.left_out, media, row.rewritten, row.part)
+        if row.part:
+            return
         reason = row.problem
         if not reason and row.media and self.media == "refuse":
             reason = "it comes with an image, but data.media is 'refuse' (text-only training)"
