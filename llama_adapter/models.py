@@ -34,6 +34,7 @@ from llama_adapter.quantization import (
     quantization_config,
     weight_count,
 )
+from llama_adapter.vocabulary import check_vocabulary
 
 NOTES_NAME = "llama_adapter.json"
 _NOTES_FORMAT = 1
@@ -189,6 +190,19 @@ def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
             "Add the tokenizer files (tokenizer.json or tokenizer.model) into the model's folder."
         ) from error
     return ensure_pad_token(tokenizer)
+
+
+def load_base_and_tokenizer(config: BaseModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load both, and see before the weights are read that every token has a row in the embeddings.
+
+    Raises:
+        UserError: One of them cannot be loaded, or the tokenizer is larger than the embeddings.
+    """
+    tokenizer = load_tokenizer(config)
+    check_vocabulary(tokenizer, load_base_config(config))
+    model = load_base(config)
+    check_vocabulary(tokenizer, model)
+    return model, tokenizer
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

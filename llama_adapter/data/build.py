@@ -131,9 +131,7 @@ class _Source:
         """Fill the report; returns the indices of the rows that are used."""
         self._judge(_problems(rows, lambda row: row["fate"] == BAD, ("record_id", "problem", "fate")))
         used, imageless = [], list[tuple[str, str]]()
-        small = rows.select_columns(
-            ["record_id", "labels", "fate", "left_out", "media", "rewritten", "part"]
-        )
+        small = rows.select_columns(["record_id", "labels", "fate", "left_out", "media", "rewritten", "part"])
         for index, row in enumerate(_iterate(small)):
             labels, fate, part = row["labels"], row["fate"], row["part"]
             with_loss = len(labels) - labels.count(IGNORE)

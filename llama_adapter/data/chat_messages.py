@@ -1,9 +1,9 @@
-"""A chat template as a function of turns: runs it in the form in which it takes messages, and says what it refuses.
+"""A chat template as a function of turns: runs it on messages in the form that it takes.
 
 Templates differ in what they read: text or a list of parts, arguments of calls as an object or as JSON text,
 thoughts under one of several keys, tools or none. What one reads is found by trying, once, with marks whose
-way into the text is then seen; so is whether it has a place for something at all. Where answers lie, and tokens,
-are not known here.
+way into the text is then seen; so is whether it has a place for something at all. Where answers lie, and
+tokens, are not known here.
 """
 
 import json
@@ -129,8 +129,8 @@ class ChatMessages:
         if not self.argument_types or not _shows_calls(marked, calls):
             names = ", ".join(map(_function_name, last.tool_calls))
             raise RecordProblem(
-                f"turn {len(turns)} ({last.role}) calls {names}, and the chat template leaves calls out; take "
-                f"them out of the record, {template_file_hint('writes them')}"
+                f"turn {len(turns)} ({last.role}) calls {names}, and the chat template leaves calls out; "
+                f"take them out of the record, {template_file_hint('writes them')}"
             )
 
     def _run(self, turns: Sequence[Turn], tools: Sequence[Tool], prompt: bool = False) -> str:
@@ -155,8 +155,8 @@ class ChatMessages:
         said = " ".join(str(error).split())
         if tools and self._renders(turns):
             return RecordProblem(
-                f"the chat template refuses the record's tools ({said}); write them as JSON schemas with type "
-                "and function"
+                f"the chat template refuses the record's tools ({said}); write them as JSON schemas with "
+                "type and function"
             )
         taken = next((n for n in range(len(turns) - 1, 0, -1) if self._renders(turns[:n], tools)), 0)
         role = turns[taken].role if turns else "none"

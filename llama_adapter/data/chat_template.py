@@ -1,10 +1,10 @@
-"""The tokenizer's own chat template, with the answers located by what the template does when it asks for them.
+"""The tokenizer's own chat template, with answers located by what it does when it asks for them.
 
 Unusual: nothing is searched for. An answer begins where the template's prompt for it ends and goes on to the
-end of the conversation up to it, so both borders come from renderings of the conversation's beginnings; whatever
-the template writes between the two (an empty thought, a channel) is learned too. Templates that write an earlier
-answer differently once more turns follow are noticed: such an answer gets no label in the longer text, see
-``Rendered.rewritten``.
+end of the conversation up to it, so both borders come from renderings of the conversation's beginnings;
+whatever the template writes between the two (an empty thought, a channel) is learned too. Templates that
+write an earlier answer differently once more turns follow are noticed: such an answer gets no label in the
+longer text, see ``Rendered.rewritten``.
 """
 
 import logging
@@ -51,7 +51,7 @@ def _longest(tokens: Sequence[str]) -> str | None:
 
 
 class ChatTemplate(Template):
-    """Turns in the format the model was tuned on; every assistant turn is learned unless the record says no."""
+    """Turns in the format the model was tuned on; assistant turns are learned unless the record says no."""
 
     add_special_tokens = False  # a chat template writes the begin token itself, once
 
@@ -72,8 +72,8 @@ class ChatTemplate(Template):
             self._followers = self._find_followers()
         except RecordProblem as problem:
             raise UserError(
-                f"the chat template of {tokenizer.name_or_path!r} cannot render one question with its answer: "
-                f"{problem}. Repair the template, or give another as a file: template: NAME.jinja."
+                f"the chat template of {tokenizer.name_or_path!r} cannot render one question with its "
+                f"answer: {problem}. Repair the template, or give another as a file: template: NAME.jinja."
             ) from problem
         self.end_token, self.closes = self._find_end()
 
@@ -90,7 +90,7 @@ class ChatTemplate(Template):
         return marked.rpartition(MARK)[2]
 
     def _find_surplus(self) -> str:
-        """What the template's request ends with and no conversation has in front of an answer; mostly nothing."""
+        """What the request for an answer ends with that conversations do not have; mostly nothing."""
         prompt = self.messages.apply([_QUESTION], prompt=True)
         answers = [Turn("assistant", text) for text in ("b", "Yes.", "1")]
         texts = [self.messages.apply([_QUESTION, answer]) for answer in answers]
@@ -102,12 +102,12 @@ class ChatTemplate(Template):
         asked = self.messages.apply([_QUESTION])
         if not shared.startswith(asked) or len(shared) == len(asked):
             raise RecordProblem(
-                f"the chat template, asked for the answer in turn 2, writes another prompt ({prompt[-40:]!r}) "
-                f"than in the conversation ({texts[0][-40:]!r})"
+                "the chat template, asked for the answer in turn 2, writes another prompt "
+                f"({prompt[-40:]!r}) than in the conversation ({texts[0][-40:]!r})"
             )
         log.warning(
-            "the chat template of %r asks for an answer with %r and writes conversations without the end of it, "
-            "%r. Training and prompts here leave that out, as conversations do.",
+            "the chat template of %r asks for an answer with %r and writes conversations without the end "
+            "of it, %r. Training and prompts here leave that out, as conversations do.",
             self.tokenizer.name_or_path,
             prompt[len(asked) :],
             prompt[len(shared) :],
@@ -192,8 +192,8 @@ class ChatTemplate(Template):
         lost = next((piece for piece in pieces if piece not in written), None)
         if lost is not None:
             raise RecordProblem(
-                f"the chat template leaves out or rewrites {lost[:40]!r} in turn {number} ({turn.role}); take it "
-                f"out of the record, {template_file_hint('keeps it')}"
+                f"the chat template leaves out or rewrites {lost[:40]!r} in turn {number} ({turn.role}); "
+                f"take it out of the record, {template_file_hint('keeps it')}"
             )
         return _Answer(text, len(prompt), *self._end(text))
 
@@ -210,8 +210,9 @@ class ChatTemplate(Template):
         else:
             way = f"leave turn {blamed} out"
         return RecordProblem(
-            f"the chat template writes turn {blamed} ({turn.role}) otherwise when it asks for the answer in turn "
-            f"{number} than when that answer is there; {way}, {template_file_hint('writes both alike')}"
+            f"the chat template writes turn {blamed} ({turn.role}) otherwise when it asks for the answer "
+            f"in turn {number} than when that answer is there; {way}, "
+            f"{template_file_hint('writes both alike')}"
         )
 
     def _end(self, text: str) -> tuple[int, bool]:
@@ -265,7 +266,7 @@ class ChatTemplate(Template):
     def _walk(
         self, text: str, turns: Sequence[Turn], tools: Sequence[Tool], asked: Sequence[int], prompt: bool
     ) -> list[Span] | None:
-        """Where some turns' texts lie, by the text around marks in their place; None if that does not agree."""
+        """Where some turns' texts lie, by what is around marks in their place; None if that differs."""
         marked = list(turns)
         for number in asked:
             marked[number] = replace(turns[number], text=MARK.format(number), context="")

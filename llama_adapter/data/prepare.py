@@ -1,9 +1,9 @@
 """One batch of canonical records to token sequences with labels: the function that ``datasets.map`` runs.
 
 Every record leaves with a fate, also the ones that cannot be used, so that counting never needs a second
-pass. A sequence is never longer than the maximum and never without loss. A conversation whose earlier answers the
-template rewrites becomes several rows, one for each beginning in which an answer stands as the model is asked for
-it. Files, caches and mixtures are not known here.
+pass. A sequence is never longer than the maximum and never without loss. A conversation whose earlier answers
+the template rewrites becomes several rows, one for each beginning in which an answer stands as the model is
+asked for it. Files, caches and mixtures are not known here.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ class Row:
     part: int = 0
     """Which of the examples of its record it is, from 0; the record is counted with the first."""
     rewritten: int = 0
-    """Answers of the record that the template rewrites as soon as more turns follow; said by the first example."""
+    """Answers of the record that the template rewrites once more turns follow; in its first row."""
     place: int = 0
     """Which record of the batch it was made of."""
 
@@ -137,7 +137,8 @@ class Preparer:
             batch: columns of ``RECORD_FEATURES``.
 
         Returns:
-            Columns of ``ROW_FEATURES``, at least one row per record, and those of ``PASSED_ON`` that there are.
+            Columns of ``ROW_FEATURES`` and of ``PASSED_ON``, as far as the batch has them; a row or more per
+            record.
         """
         rows = self.rows(batch)
         passed = {name: [batch[name][row.place] for row in rows] for name in PASSED_ON if name in batch}
@@ -156,7 +157,8 @@ class Preparer:
         made = list[list[_Example] | Row]()
         tools = batch["tools"] if "tools" in batch else [[]] * len(batch["turns"])
         columns = (batch[name] for name in ("record_id", "problem", "media", "turns"))
-        for place, (record_id, problem, media, stored, offered) in enumerate(zip(*columns, tools, strict=True)):
+        records = enumerate(zip(*columns, tools, strict=True))
+        for place, (record_id, problem, media, stored, offered) in records:
             row = Row(record_id, BAD if problem else KEPT, problem, media=media, place=place)
             turns = [Turn(**turn) for turn in stored]
             made.append(row if problem else self._examples(row, turns, offered) or row)
@@ -276,8 +278,9 @@ def _settled(examples: Sequence[_Example]) -> list[Row]:
     lost = sum(len(one.rendered.answers) for one in examples if one.row.fate == DROPPED)
     for part, row in enumerate(used):
         row.part, row.rewritten = part, 0 if part else rows[0].rewritten
-    if lost:
-        used[0].fate, used[0].left_out = TRUNCATED, used[0].left_out + lost
+    used[0].left_out += lost
+    if lost or any(row.fate == TRUNCATED for row in used):
+        used[0].fate = TRUNCATED  # the record is counted with its first row
     return used
 
 

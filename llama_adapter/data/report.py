@@ -29,8 +29,8 @@ class Figures:
     examples: int
     """Training rows made of the used records; more than these where conversations were split."""
     answers_rewritten: int
-    """Answers that the chat template writes otherwise once more turns follow; ``DataConfig.rewritten_turns`` says
-    what becomes of them."""
+    """Answers that the chat template writes otherwise once more turns follow; ``DataConfig.rewritten_turns``
+    says what becomes of them."""
     answers_left_out: int
     """Later answers of truncated conversations that did not fit."""
     with_media: int

@@ -34,8 +34,8 @@ class Rendered:
     media: list[int] = field(default_factory=list)
     """Characters in front of which a medium stands, which is no text; see ``lifted_media``."""
     rewritten: list[int] = field(default_factory=list)
-    """Turns, counted from 0, that bear loss but have no label here, because the template writes them otherwise
-    when the conversation ends with them."""
+    """Turns, counted from 0, that bear loss but have no label here, because the template writes them
+    otherwise when the conversation ends with them."""
 
 
 def lifted_media(rendered: Rendered) -> Rendered:
@@ -71,7 +71,9 @@ def refuse_extras(template: str, turns: Sequence[Turn], tools: Sequence[Tool]) -
     Raises:
         RecordProblem: there are tools, calls, results of tools or thoughts.
     """
-    way = "take it out of the record, or use template chat with a base model whose chat template has a place for it"
+    way = (
+        "take it out of the record, or use template chat with a base model whose template has a place for it"
+    )
     if tools:
         raise RecordProblem(f"the record has tools, for which the {template} template has no place; {way}")
     for number, turn in enumerate(turns, start=1):

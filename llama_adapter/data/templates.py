@@ -148,7 +148,8 @@ def _from_file(path: str, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"template is {path!r}, which cannot be read: {error}. Use the place of a file with a chat template."
+            f"template is {path!r}, which cannot be read: {error}. Use the place of a file with a chat "
+            "template."
         ) from error
     changed = copy.copy(tokenizer)
     changed.chat_template = text

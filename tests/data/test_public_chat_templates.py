@@ -1,4 +1,4 @@
-"""The chat templates that trl carries, over many kinds of conversations, beside what the tokenizer itself writes."""
+"""The chat templates that trl carries, over many kinds of conversations, beside ``apply_chat_template``."""
 
 import copy
 import importlib.util
@@ -32,7 +32,11 @@ ADD = {
         "parameters": {"type": "object", "properties": {"x": {"type": "integer", "description": "a number"}}},
     },
 }
-CALL = {"type": "function", "id": "call12345", "function": {"name": "add", "arguments": {"x": 22, "y": "two"}}}
+CALL = {
+    "type": "function",
+    "id": "call12345",
+    "function": {"name": "add", "arguments": {"x": 22, "y": "two"}},
+}
 
 
 def user(text):
@@ -64,7 +68,12 @@ TALKS = {
         answer("<think>\nadd up\n</think>\n\nIt is 4."),
     ],
     "thought": [user("What is 2+2?"), answer("It is 4.", reasoning="add up")],
-    "thoughts": [user("Hi"), answer("Hello.", reasoning="greet"), user("2+2?"), answer("4.", reasoning="add")],
+    "thoughts": [
+        user("Hi"),
+        answer("Hello.", reasoning="greet"),
+        user("2+2?"),
+        answer("4.", reasoning="add"),
+    ],
     "white space": [user(" Hi there. \n"), answer(" Hello! \n")],
     "two questions": [user("Hi"), user("there"), answer("Hello!")],
     "answers in a row": [user("Hi"), answer("Hello!"), answer("More.")],
@@ -78,6 +87,9 @@ TALKS = {
     ],
     "without loss": [user("Hi there."), answer("WRONG!", learned=False), *SUM],
 }
+
+
+PLAIN = ["one answer", "system", "two answers", "system, two answers", "three answers", "white space", "code"]
 
 
 @pytest.fixture(scope="module")
@@ -187,15 +199,27 @@ def labelled(turns, rendered):
 def test_plain_conversations_are_refused_only_where_the_template_itself_refuses(name, load):
     tokenizer, template = load(name)
     oracle = Oracle(tokenizer)
-    for kind in ("one answer", "system", "two answers", "system, two answers", "three answers", "white space", "code"):
+    for kind in PLAIN:
         if oracle.text(TALKS[kind]) is None:
-            with pytest.raises(RecordProblem, match="refuses turn 1 .system.*put its text into the first user turn"):
+            with pytest.raises(
+                RecordProblem, match="refuses turn 1 .system.*put its text into the first user turn"
+            ):
                 template.render(TALKS[kind])
         else:
             assert template.render(TALKS[kind]).answers
 
 
-SOME = ["qwen3", "qwen3_6", "deepseek_r1_distill", "gptoss", "glm4moe", "gemma3", "llama3_1", "phi3", "idefics3"]
+SOME = [
+    "qwen3",
+    "qwen3_6",
+    "deepseek_r1_distill",
+    "gptoss",
+    "glm4moe",
+    "gemma3",
+    "llama3_1",
+    "phi3",
+    "idefics3",
+]
 TEXT = st.text(st.sampled_from(list("abc de\n:é你\"'<>/{}")), max_size=20)
 SAID = TEXT.filter(str.strip)
 ROUNDS = st.lists(st.tuples(SAID, SAID, st.booleans()), min_size=1, max_size=4)
