@@ -44,6 +44,7 @@ from llama_adapter.quantization import (
     quantization_config,
     weight_count,
 )
+from llama_adapter.vocabulary import check_vocabulary
 from llama_adapter.whole_loads import Misfit, not_finite, quiet_reports, refuse
 
 NOTES_NAME = "llama_adapter.json"
@@ -221,6 +222,19 @@ def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
             "Add sound tokenizer files (tokenizer.json or tokenizer.model) into the model's folder."
         ) from error
     return ensure_pad_token(tokenizer)
+
+
+def load_base_and_tokenizer(config: BaseModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load both, and see before the weights are read that every token has a row in the embeddings.
+
+    Raises:
+        UserError: One of them cannot be loaded, or the tokenizer is larger than the embeddings.
+    """
+    tokenizer = load_tokenizer(config)
+    check_vocabulary(tokenizer, load_base_config(config))
+    model = load_base(config)
+    check_vocabulary(tokenizer, model)
+    return model, tokenizer
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

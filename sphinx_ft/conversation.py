@@ -8,11 +8,12 @@ Source: docs/sources/llama2-accessory.md#conversation.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
 from llama_adapter.data.records import RecordProblem, Turn
-from llama_adapter.data.template_base import Rendered, Span, TextEndTemplate
+from llama_adapter.data.template_base import Rendered, Span, TextEndTemplate, Tool, refuse_extras
 from llama_adapter.data.templates import TextBuilder
 
 SYSTEM = (
@@ -48,16 +49,17 @@ class SphinxTemplate(TextEndTemplate):
             f"{{%- if add_generation_prompt %}}{{{{ {assistant} }}}}{{%- endif %}}"
         )
 
-    def render(self, turns: Sequence[Turn]) -> Rendered:
+    def render(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> Rendered:
         """See ``Template.render``."""
-        return self._text(turns).rendered()
+        return self._text(turns, tools).rendered()
 
-    def render_prompt(self, turns: Sequence[Turn]) -> str:
+    def render_prompt(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> str:
         """See ``Template.render_prompt``."""
-        return self._text(turns).text + _NAMES["assistant"]
+        return self._text(turns, tools).text + _NAMES["assistant"]
 
-    def _text(self, turns: Sequence[Turn]) -> TextBuilder:
+    def _text(self, turns: Sequence[Turn], tools: Sequence[Tool]) -> TextBuilder:
         """The turns; an answer's span begins with the blank in front of it, which its first token holds."""
+        refuse_extras("sphinx", turns, tools)
         text = TextBuilder()
         has_system = bool(turns) and turns[0].role == "system"
         if has_system:
@@ -70,7 +72,7 @@ class SphinxTemplate(TextEndTemplate):
                 raise RecordProblem(f"the sphinx template has no place for a {turn.role} turn in the middle")
             text.add(_NAMES[turn.role])
             if turn.role == "assistant":
-                text.add(f" {turn.full_text.strip()}{END}", text.answers)
+                text.add_answer(f" {turn.full_text.strip()}{END}", turn.learned)
             else:
                 text.add(" ")
                 text.add(turn.full_text.strip(), text.contents)
@@ -86,9 +88,9 @@ class PublishedSphinxTemplate(SphinxTemplate):
         """See ``Template.identity``."""
         return "sphinx-as-published/1"
 
-    def render(self, turns: Sequence[Turn]) -> Rendered:
+    def render(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> Rendered:
         """See ``Template.render``."""
-        rendered = super().render(turns)
+        rendered = super().render([replace(turn, learned=True) for turn in turns], tools)
         found: list[Span] = []
         start = 0
         for first, last in rendered.answers:
@@ -96,7 +98,9 @@ class PublishedSphinxTemplate(SphinxTemplate):
             place = rendered.text.index(said, start)  # at its own place at the latest
             start = place + len(said)
             found.append((place, start))
-        return Rendered(rendered.text, found, rendered.contents)
+        learned = [turn.learned for turn in turns if turn.role == "assistant"]
+        answers = [span for span, wanted in zip(found, learned, strict=True) if wanted]
+        return Rendered(rendered.text, answers, rendered.contents)
 
 
 def load_template(tokenizer: PreTrainedTokenizerBase) -> SphinxTemplate:

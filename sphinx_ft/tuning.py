@@ -24,6 +24,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, empty_base, load_base, load_base_config, load_tokenizer
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.tuning import PlannedImages, Setup, TuningConfig
+from llama_adapter.vocabulary import check_vocabulary
 from sphinx_ft.collator import SphinxCollator
 from sphinx_ft.config import Places, SphinxConfig
 from sphinx_ft.encoders.base import EncoderConfig
@@ -68,6 +69,7 @@ class SphinxTuning(TuningConfig):
         """
         tokenizer = load_tokenizer(base)
         model = self._model(base)
+        check_vocabulary(tokenizer, model)
         set_trainable(model, self.trainable)
         config: SphinxConfig = model.config
         with args.main_process_first(desc="tokenising the data"):

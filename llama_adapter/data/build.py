@@ -23,13 +23,13 @@ from llama_adapter.data.accessory import expand_sources
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
 from llama_adapter.data.images import image_problem
-from llama_adapter.data.prepare import ROW_FEATURES, Preparer
+from llama_adapter.data.prepare import PASSED_ON, ROW_FEATURES, Preparer
 from llama_adapter.data.report import BAD, KEPT, TRUNCATED, Report
 from llama_adapter.data.sources import RECORD_FEATURES, load_records, source_plans, stream_records
 from llama_adapter.data.templates import load_template
 from llama_adapter.errors import UserError
 
-TYPE_FEATURES = {name: RECORD_FEATURES[name] for name in ("type", "characters")}
+TYPE_FEATURES = {name: RECORD_FEATURES[name] for name in PASSED_ON}
 """What a row keeps of its record."""
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class _Source:
                 self.preparer,
                 batched=True,
                 batch_size=256,
-                remove_columns=[name for name in records.column_names if name not in TYPE_FEATURES],
+                remove_columns=records.column_names,
                 features=datasets.Features({**ROW_FEATURES, **TYPE_FEATURES}),
                 new_fingerprint=key,
                 cache_file_name=str(folder / f"rows-{key}.arrow"),
@@ -131,14 +131,15 @@ class _Source:
         """Fill the report; returns the indices of the rows that are used."""
         self._judge(_problems(rows, lambda row: row["fate"] == BAD, ("record_id", "problem", "fate")))
         used, imageless = [], list[tuple[str, str]]()
-        small = rows.select_columns(["record_id", "labels", "fate", "left_out", "media"])
+        small = rows.select_columns(["record_id", "labels", "fate", "left_out", "media", "rewritten", "part"])
         for index, row in enumerate(_iterate(small)):
-            labels, fate = row["labels"], row["fate"]
+            labels, fate, part = row["labels"], row["fate"], row["part"]
             with_loss = len(labels) - labels.count(IGNORE)
             if fate in (KEPT, TRUNCATED) and (problem := self._image_problem(row)):
                 fate = BAD
-                imageless.append((row["record_id"], problem))
-            self.report.add(fate, len(labels), with_loss, row["left_out"], len(row["media"]))
+                imageless += [(row["record_id"], problem)] if part == 0 else []
+            media, rewritten = len(row["media"]), row["rewritten"]
+            self.report.add(fate, len(labels), with_loss, row["left_out"], media, rewritten, part)
             if fate in (KEPT, TRUNCATED):
                 used.append(index)
         self._judge(imageless)
@@ -188,7 +189,7 @@ class _Source:
             self.preparer,
             batched=True,
             batch_size=256,
-            remove_columns=["turns"],
+            remove_columns=list(RECORD_FEATURES),
             features=datasets.Features({**ROW_FEATURES, **TYPE_FEATURES}),
         )
         return rows.filter(self._usable).select_columns(self._columns())

@@ -1,24 +1,43 @@
-"""The tokenizer's own chat template, with the answers located by construction.
+"""The tokenizer's own chat template, with answers located by what it does when it asks for them.
 
-Unusual: the template is rendered twice, once as it is and once with a mark in place of every turn's text. The
-second tells which text the template puts between the turns, the first is then walked piece by piece and must
-agree to the last character; so no text is ever searched for, and a template that trims, drops or rewrites a
-turn is noticed. An answer begins where the template's own generation prompt ends, so whatever the template
-writes between the two (an empty thinking block, say) is learned too.
+Unusual: nothing is searched for. An answer begins where the template's prompt for it ends and goes on to the
+end of the conversation up to it, so both borders come from renderings of the conversation's beginnings;
+whatever the template writes between the two (an empty thought, a channel) is learned too. Templates that
+write an earlier answer differently once more turns follow are noticed: such an answer gets no label in the
+longer text, see ``Rendered.rewritten``.
 """
 
+import logging
+import os.path
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
+from llama_adapter.data.chat_messages import MARK, ChatMessages, template_file_hint
 from llama_adapter.data.records import RecordProblem, Turn
-from llama_adapter.data.template_base import Rendered, Span, Template
+from llama_adapter.data.template_base import Rendered, Span, Template, Tool
 from llama_adapter.errors import UserError
 
-MARK = "\ue000{}\ue001"
-"""Stands for a turn's text in the second rendering: private-use characters, which no trimming touches."""
+log = logging.getLogger(__name__)
+
+_THOUGHT_TAGS = re.compile(r"</?think>")
+_QUESTION = Turn("user", "a")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The last turn of a conversation in its text."""
+
+    text: str
+    """The conversation as the template writes it."""
+    start: int
+    """Where the prompt ends."""
+    end: int
+    """Behind the end token, or behind the answer where it has none."""
+    closed: bool
+    """Whether an end token is there."""
 
 
 def _variants(text: str) -> list[str]:
@@ -26,8 +45,13 @@ def _variants(text: str) -> list[str]:
     return list(dict.fromkeys([text, text.strip(), text.rstrip(), text.lstrip()]))
 
 
+def _longest(tokens: Sequence[str]) -> str | None:
+    """The longest of the tokens that were found."""
+    return max(tokens, key=len, default=None)
+
+
 class ChatTemplate(Template):
-    """Turns in the format the model was tuned on; every assistant turn is learned."""
+    """Turns in the format the model was tuned on; assistant turns are learned unless the record says no."""
 
     add_special_tokens = False  # a chat template writes the begin token itself, once
 
@@ -38,120 +62,238 @@ class ChatTemplate(Template):
                 "Use template alpaca or plain, or a base model tuned for chat."
             )
         self.tokenizer = tokenizer
+        self.messages = ChatMessages(tokenizer)
+        added = tokenizer.added_tokens_decoder.values()
+        self._added = {str(token) for token in added} | set(tokenizer.all_special_tokens)
+        self._special = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
+        try:
+            self._tail = self._find_tail()
+            self._surplus = self._find_surplus()
+            self._followers = self._find_followers()
+        except RecordProblem as problem:
+            raise UserError(
+                f"the chat template of {tokenizer.name_or_path!r} cannot render one question with its "
+                f"answer: {problem}. Repair the template, or give another as a file: template: NAME.jinja."
+            ) from problem
         self.end_token, self.closes = self._find_end()
 
     @property
     def identity(self) -> str:
         """See ``Template.identity``."""
-        return f"chat/1 {self.end_token} {self.tokenizer.chat_template} {self.tokenizer.special_tokens_map}"
+        return f"chat/2 {self.end_token} {self.tokenizer.chat_template} {self.tokenizer.special_tokens_map}"
+
+    def _find_tail(self) -> str:
+        """What the template writes behind the text of a last answer."""
+        marked = self.messages.apply([_QUESTION, Turn("assistant", MARK)])
+        if MARK not in marked:
+            raise RecordProblem("the chat template leaves out turn 2 (assistant)")
+        return marked.rpartition(MARK)[2]
+
+    def _find_surplus(self) -> str:
+        """What the request for an answer ends with that conversations do not have; mostly nothing."""
+        prompt = self.messages.apply([_QUESTION], prompt=True)
+        answers = [Turn("assistant", text) for text in ("b", "Yes.", "1")]
+        texts = [self.messages.apply([_QUESTION, answer]) for answer in answers]
+        if all(text.startswith(prompt) for text in texts):
+            return ""
+        if self.messages.reasoning_key:
+            texts.append(self.messages.apply([_QUESTION, Turn("assistant", "b", reasoning="c")]))
+        shared = os.path.commonprefix([prompt, *texts])
+        asked = self.messages.apply([_QUESTION])
+        if not shared.startswith(asked) or len(shared) == len(asked):
+            raise RecordProblem(
+                "the chat template, asked for the answer in turn 2, writes another prompt "
+                f"({prompt[-40:]!r}) than in the conversation ({texts[0][-40:]!r})"
+            )
+        log.warning(
+            "the chat template of %r asks for an answer with %r and writes conversations without the end "
+            "of it, %r. Training and prompts here leave that out, as conversations do.",
+            self.tokenizer.name_or_path,
+            prompt[len(asked) :],
+            prompt[len(shared) :],
+        )
+        return prompt[len(shared) :]
+
+    def _find_followers(self) -> dict[str, str]:
+        """The special token that a next turn begins with, by its role: an end where answers have no other."""
+        answer = Turn("assistant", "b")
+        text = self.messages.apply([_QUESTION, answer])
+        found = {}
+        for role in ("user", "tool"):
+            try:
+                longer = self.messages.apply([_QUESTION, answer, Turn(role, "c")])
+            except RecordProblem:
+                continue
+            behind = longer[len(text) :] if longer.startswith(text) else ""
+            if token := _longest([token for token in self._special if behind.startswith(token)]):
+                found[role] = token
+        return found
 
     def _find_end(self) -> tuple[str, bool]:
         """The token behind an answer, and whether the template writes one at all."""
-        owner = repr(self.tokenizer.name_or_path)
-        try:
-            _, pieces = self._pieces([Turn("user", "a"), Turn("assistant", "b")])
-        except RecordProblem as problem:
-            raise UserError(
-                f"the chat template of {owner} cannot render one question with its answer: {problem}. "
-                "Use template alpaca or plain, or repair the template."
-            ) from problem
-        behind = pieces[-1].lstrip()
-        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values()]
-        closing = max((token for token in added if behind.startswith(token)), key=len, default=None)
-        end = closing or self.tokenizer.eos_token
+        behind = self._tail.lstrip()
+        closing = _longest([token for token in self._added if behind.startswith(token)])
+        end = closing or self._followers.get("user") or self.tokenizer.eos_token
         if end is None:
             raise UserError(
-                f"neither the chat template nor the tokenizer of {owner} ends an answer with a token. "
-                "Set the tokenizer's eos_token."
+                "neither the chat template nor the tokenizer of "
+                f"{self.tokenizer.name_or_path!r} ends an answer with a token. Set the tokenizer's eos_token."
             )
         return str(end), closing is not None
 
-    def _apply(self, turns: Sequence[Turn], texts: Sequence[str], prompt: bool) -> str:
-        """Run the template over the turns' roles with these texts."""
-        messages = [{"role": turn.role, "content": text} for turn, text in zip(turns, texts, strict=True)]
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-            )
-        except jinja2.TemplateError as error:
-            raise RecordProblem(
-                f"the chat template refuses the conversation ({error}); use another template"
-            ) from error
-
-    def _pieces(self, turns: Sequence[Turn]) -> tuple[list[int], list[str]]:
-        """The order in which the template places the turns, and the text it puts around them."""
-        marked = self._apply(turns, [MARK.format(number) for number in range(len(turns))], prompt=False)
-        parts = re.split(MARK.format(r"(\d+)"), marked)
-        order = [int(number) for number in parts[1::2]]
-        for number, turn in enumerate(turns):
-            if number not in order:
-                raise RecordProblem(
-                    f"the chat template leaves out turn {number + 1} ({turn.role}); use another template"
-                )
-        return order, parts[::2]
-
-    def _place(self, text: str, turns: Sequence[Turn]) -> tuple[dict[int, Span], list[int]]:
-        """Where each turn's text lies, and where an answer's end token ends if it has one."""
-        order, pieces = self._pieces(turns)
-        spans, ends = dict[int, Span](), list[int]()
-        position = len(pieces[0]) if text.startswith(pieces[0]) else -1
-        for number, piece in zip(order, pieces[1:], strict=True):
-            fits = (
-                kept
-                for kept in _variants(turns[number].full_text)
-                if text.startswith(kept + piece, max(position, 0))
-            )
-            content = next(fits, None)
-            if position < 0 or content is None:
-                role = turns[number].role
-                raise RecordProblem(
-                    f"the chat template rewrites turn {number + 1} ({role}); use another template"
-                )
-            spans[number] = (position, position + len(content))
-            ends.append(self._closed(piece, position + len(content)))
-            position += len(content) + len(piece)
-        if position != len(text):
-            extra = text[position : position + 40]
-            raise RecordProblem(
-                f"the chat template adds {extra!r} for these turns only; use another template"
-            )
-        return spans, [ends[order.index(number)] for number in range(len(turns))]
-
-    def _closed(self, piece: str, position: int) -> int:
-        """The position behind the end token if the text behind an answer begins with it, else the same."""
-        blank = len(piece) - len(piece.lstrip())
-        closed = self.closes and piece.startswith(self.end_token, blank)
-        return position + blank + len(self.end_token) if closed else position
-
-    def _start(self, text: str, turns: Sequence[Turn], number: int, content: Span) -> int:
-        """Where the answer of one turn begins: behind the prompt the model is shown at inference."""
-        prompt = self.render_prompt(turns[:number])
-        if len(prompt) > content[0] or not text.startswith(prompt):
-            raise RecordProblem(
-                f"the chat template, asked for the answer in turn {number + 1}, writes another prompt "
-                f"({prompt[-40:]!r}) than in the conversation; use another template"
-            )
-        return len(prompt)
-
-    def render(self, turns: Sequence[Turn]) -> Rendered:
+    def render(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> Rendered:
         """See ``Template.render``."""
-        text = self._apply(turns, [turn.full_text for turn in turns], prompt=False)
-        spans, ends = self._place(text, turns)
-        answers, contents, open_ends = list[Span](), list[Span](), list[int]()
+        whole = self._answer(turns, tools)
+        answers, open_ends, rewritten = list[Span](), list[int](), list[int]()
         for number, turn in enumerate(turns):
             if turn.role != "assistant":
-                contents.append(spans[number])
                 continue
-            answers.append((self._start(text, turns, number, spans[number]), ends[number]))
-            if ends[number] == spans[number][1]:
-                open_ends.append(ends[number])
-        text = text[: ends[-1]]
-        if ends[-1] in open_ends:  # the template writes no end token: the model must still learn to stop
-            open_ends.remove(ends[-1])
-            text += self.end_token
+            if not turn.learned:
+                self._check_context(turn, number, whole.text)
+                continue
+            last = number == len(turns) - 1
+            one = whole if last else self._answer(turns[: number + 1], tools)
+            if not whole.text.startswith(one.text[: one.end]):
+                rewritten.append(number)
+                continue
+            end, closed = (one.end, one.closed) if last else self._end_inside(whole.text, one)
+            answers.append((one.start, end))
+            if not closed:
+                open_ends.append(end)
+        contents = self._contents(whole.text, turns, tools)
+        text = whole.text[: whole.end]
+        if whole.end in open_ends:  # the template writes no end token: the model must still learn to stop
+            open_ends.remove(whole.end)
+            text += self._ending(turns[-1])
             answers[-1] = (answers[-1][0], len(text))
-        return Rendered(text, answers, contents, open_ends)
+        return Rendered(text, answers, contents, open_ends, rewritten=rewritten)
 
-    def render_prompt(self, turns: Sequence[Turn]) -> str:
+    def render_prompt(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> str:
         """See ``Template.render_prompt``."""
-        return self._apply(turns, [turn.full_text for turn in turns], prompt=True)
+        text = self._prompt(turns, tools)
+        self._contents(text, turns, tools, prompt=True)
+        self.messages.check_extras(turns, tools, text)
+        return text
+
+    def _prompt(self, turns: Sequence[Turn], tools: Sequence[Tool]) -> str:
+        """The template's request for an answer, as far as conversations have it."""
+        return self.messages.apply(turns, tools, prompt=True).removesuffix(self._surplus)
+
+    def _answer(self, turns: Sequence[Turn], tools: Sequence[Tool]) -> _Answer:
+        """Locate the last turn, an answer, in the conversation up to it."""
+        text = self.messages.apply(turns, tools)
+        self.messages.check_extras(turns, tools, text)
+        prompt = self._prompt(turns[:-1], tools)
+        number, turn = len(turns), turns[-1]
+        if not text.startswith(prompt):
+            raise self._unasked(turns, tools, len(os.path.commonprefix([text, prompt])))
+        written = text[len(prompt) :]
+        pieces = [piece.strip() for piece in (*_THOUGHT_TAGS.split(turn.full_text), turn.reasoning)]
+        lost = next((piece for piece in pieces if piece not in written), None)
+        if lost is not None:
+            raise RecordProblem(
+                f"the chat template leaves out or rewrites {lost[:40]!r} in turn {number} ({turn.role}); "
+                f"take it out of the record, {template_file_hint('keeps it')}"
+            )
+        return _Answer(text, len(prompt), *self._end(text))
+
+    def _unasked(self, turns: Sequence[Turn], tools: Sequence[Tool], place: int) -> RecordProblem:
+        """Why an answer does not stand behind its prompt, by where the two part."""
+        number = len(turns)
+        upto = range(1, number)
+        blamed = next((n for n in upto if len(self.messages.apply(turns[:n], tools)) > place), number)
+        turn = turns[blamed - 1]
+        if turns[-2].role == "assistant":
+            way = "join neighbouring answers"
+        elif turn.reasoning or _THOUGHT_TAGS.search(turn.full_text):
+            way = f"take the thought out of turn {blamed}"
+        else:
+            way = f"leave turn {blamed} out"
+        return RecordProblem(
+            f"the chat template writes turn {blamed} ({turn.role}) otherwise when it asks for the answer "
+            f"in turn {number} than when that answer is there; {way}, "
+            f"{template_file_hint('writes both alike')}"
+        )
+
+    def _end(self, text: str) -> tuple[int, bool]:
+        """Where a text's last answer ends, its end token included, and whether it has one."""
+        if text.endswith(self._tail):
+            content = len(text) - len(self._tail)
+            if not self.closes:
+                return (len(text) if self._followers else content), False
+            return content + self._tail.index(self.end_token) + len(self.end_token), True
+        text = text.rstrip()  # an answer with calls may end with a token of its own
+        return len(text), any(text.endswith(token) for token in self._special | {self.end_token})
+
+    def _end_inside(self, text: str, answer: _Answer) -> tuple[int, bool]:
+        """The same for an answer that others follow: the token of the next turn may be its end."""
+        if answer.closed:
+            return answer.end, True
+        follower = _longest([t for t in self._followers.values() if text.startswith(t, answer.end)])
+        return (answer.end, False) if follower is None else (answer.end + len(follower), True)
+
+    def _ending(self, turn: Turn) -> str:
+        """The end token for a last answer that the template does not close."""
+        return self._followers.get("tool", self.end_token) if turn.tool_calls else self.end_token
+
+    def _check_context(self, turn: Turn, number: int, text: str) -> None:
+        """Refuse to leave out an answer without loss; of its thought the template may do what it likes."""
+        if _THOUGHT_TAGS.split(turn.full_text)[-1].strip() not in text:
+            raise RecordProblem(
+                f"the chat template leaves out turn {number + 1} ({turn.role}); take it out of the record, "
+                + template_file_hint("keeps it")
+            )
+
+    def _contents(
+        self, text: str, turns: Sequence[Turn], tools: Sequence[Tool], prompt: bool = False
+    ) -> list[Span]:
+        """Where the text of questions, systems and tools lies, which may be cut; each must be somewhere."""
+        asked = [number for number, turn in enumerate(turns) if turn.role != "assistant" and turn.full_text]
+        together = self._walk(text, turns, tools, asked, prompt)
+        if together is not None:
+            return together
+        spans = list[Span]()
+        for number in asked:  # a template may decide by a turn's text: mark one at a time
+            found = self._walk(text, turns, tools, [number], prompt)
+            if found is None and turns[number].full_text.strip() not in text:
+                raise RecordProblem(
+                    f"the chat template rewrites turn {number + 1} ({turns[number].role}); take out what it "
+                    f"rewrites, {template_file_hint('keeps it')}"
+                )
+            spans += found or []
+        return sorted(spans)
+
+    def _walk(
+        self, text: str, turns: Sequence[Turn], tools: Sequence[Tool], asked: Sequence[int], prompt: bool
+    ) -> list[Span] | None:
+        """Where some turns' texts lie, by what is around marks in their place; None if that differs."""
+        marked = list(turns)
+        for number in asked:
+            marked[number] = replace(turns[number], text=MARK.format(number), context="")
+        try:
+            pattern = self.messages.apply(marked, tools, prompt)
+        except RecordProblem:
+            return None
+        parts = re.split(MARK.format(r"(\d+)"), pattern.removesuffix(self._surplus if prompt else ""))
+        order = [int(number) for number in parts[1::2]]
+        for number in set(asked) - set(order):
+            raise RecordProblem(
+                f"the chat template leaves out turn {number + 1} ({turns[number].role}); take it out of the "
+                f"record, {template_file_hint('keeps it')}"
+            )
+        return _fitted(text, [turns[number].full_text for number in order], parts[::2])
+
+
+def _fitted(text: str, contents: Sequence[str], around: Sequence[str]) -> list[Span] | None:
+    """Where contents lie in a text that consists of them and what is around them; None if it does not."""
+    if not text.startswith(around[0]):
+        return None
+    spans, position = list[Span](), len(around[0])
+    for content, behind in zip(contents, around[1:], strict=True):
+        fits = (kept for kept in _variants(content) if text.startswith(kept + behind, position))
+        kept = next(fits, None)
+        if kept is None:
+            return None
+        spans.append((position, position + len(kept)))
+        position += len(kept) + len(behind)
+    return spans if position == len(text) else None

@@ -141,7 +141,12 @@ class DataConfig:
     """The sources to evaluate on, one after the other; weights do not apply to them."""
     template: str = "chat"
     """How turns become text: chat (the tokenizer's own chat template), alpaca (the published prompts), plain
-    (as it is)."""
+    (as it is), or a file NAME.jinja with a chat template."""
+    rewritten_turns: Literal["split", "last"] = "split"
+    """What happens to a conversation whose earlier answers the chat template writes differently once more
+    turns follow, without their thoughts or with another end token: split makes an example of each such
+    answer, of the conversation up to it; last trains on the answers that stand in the whole conversation as
+    they are asked for."""
     max_length: int = 512
     """Longest sequence in tokens."""
     overlong: Literal["truncate", "drop"] = "truncate"

@@ -19,13 +19,18 @@ class Figures:
     read: int
     """Records found."""
     used: int
-    """Records that became a training row, truncated ones included."""
+    """Records that became training rows, truncated ones included."""
     truncated: int
     """Records that had to be shortened."""
     dropped: int
     """Records left out because they are too long."""
     bad: int
     """Records left out because they cannot be used."""
+    examples: int
+    """Training rows made of the used records; more than these where conversations were split."""
+    answers_rewritten: int
+    """Answers that the chat template writes otherwise once more turns follow; ``DataConfig.rewritten_turns``
+    says what becomes of them."""
     answers_left_out: int
     """Later answers of truncated conversations that did not fit."""
     with_media: int
@@ -62,27 +67,42 @@ class Report:
     """Tokens with loss."""
     answers_left_out: int = 0
     """Later answers of truncated conversations that did not fit."""
+    answers_rewritten: int = 0
+    """Answers that the chat template writes otherwise once more turns follow."""
     with_media: int = 0
     """Records that name media."""
     streamed: bool = False
     """Whether the data are read while training, so that nothing is known yet."""
 
-    def add(self, fate: str, length: int, label_tokens: int, left_out: int = 0, media: int = 0) -> None:
-        """Count one record.
+    def add(
+        self,
+        fate: str,
+        length: int,
+        label_tokens: int,
+        left_out: int = 0,
+        media: int = 0,
+        rewritten: int = 0,
+        part: int = 0,
+    ) -> None:
+        """Count one row, and its record if it is the first of that.
 
         Args:
             fate: one of KEPT, TRUNCATED, DROPPED, BAD.
-            length: tokens of its row.
+            length: tokens of the row.
             label_tokens: tokens with loss.
             left_out: answers that did not fit.
             media: how many media it names.
+            rewritten: answers of the record that its template rewrites.
+            part: which row of its record it is, from 0.
         """
-        self.fates[fate] += 1
-        self.with_media += bool(media)
+        if part == 0:
+            self.fates[fate] += 1
+            self.with_media += bool(media)
         if fate in (KEPT, TRUNCATED):
             self.lengths.append(length)
             self.label_tokens += label_tokens
             self.answers_left_out += left_out
+            self.answers_rewritten += rewritten
 
     def merge(self, other: "Report") -> None:
         """Add the counts of another source."""
@@ -92,6 +112,7 @@ class Report:
         self.lengths.extend(other.lengths)
         self.label_tokens += other.label_tokens
         self.answers_left_out += other.answers_left_out
+        self.answers_rewritten += other.answers_rewritten
         self.with_media += other.with_media
         self.streamed = self.streamed or other.streamed
 
@@ -101,10 +122,12 @@ class Report:
         rows, tokens = len(ordered), sum(ordered)
         return Figures(
             read=sum(self.fates.values()),
-            used=rows,
+            used=self.fates[KEPT] + self.fates[TRUNCATED],
             truncated=self.fates[TRUNCATED],
             dropped=self.fates[DROPPED],
             bad=self.fates[BAD],
+            examples=rows,
+            answers_rewritten=self.answers_rewritten,
             answers_left_out=self.answers_left_out,
             with_media=self.with_media,
             tokens=tokens,
@@ -127,6 +150,8 @@ class Report:
         f = self.figures()
         fates = f"{f.used} used ({f.truncated} truncated), {f.dropped} too long, {f.bad} bad"
         lengths = f"mean {f.mean_length:.0f}, p50 {f.p50_length}, p90 {f.p90_length}, max {f.max_length}"
+        if f.answers_rewritten:
+            fates += f", {f.answers_rewritten} answers rewritten by the template: {f.examples} examples"
         return (
             f"{f.read} records read, {fates}; {f.tokens} tokens, {f.label_tokens} with loss; "
             f"length {lengths}; padding to {self.limit} would be {f.padding_share:.0%}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llama_adapter.data.records import MEDIA_PLACEHOLDER, Turn
+from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem, Turn
 
 Tool = dict[str, Any]
 """A function that an assistant may call, as a JSON schema."""
@@ -33,6 +33,9 @@ class Rendered:
     """Ends of answers that no end token closes, so that a token might run over them."""
     media: list[int] = field(default_factory=list)
     """Characters in front of which a medium stands, which is no text; see ``lifted_media``."""
+    rewritten: list[int] = field(default_factory=list)
+    """Turns, counted from 0, that bear loss but have no label here, because the template writes them
+    otherwise when the conversation ends with them."""
 
 
 def lifted_media(rendered: Rendered) -> Rendered:
@@ -53,7 +56,35 @@ def lifted_media(rendered: Rendered) -> Rendered:
         spans(rendered.contents),
         [moved(end) for end in rendered.open_ends],
         [moved(mark) for mark in marks],
+        rendered.rewritten,
     )
+
+
+def refuse_extras(template: str, turns: Sequence[Turn], tools: Sequence[Tool]) -> None:
+    """Refuse what a template of texts alone has no place for.
+
+    Args:
+        template: its name.
+        turns: the conversation.
+        tools: what the assistant may call.
+
+    Raises:
+        RecordProblem: there are tools, calls, results of tools or thoughts.
+    """
+    way = (
+        "take it out of the record, or use template chat with a base model whose template has a place for it"
+    )
+    if tools:
+        raise RecordProblem(f"the record has tools, for which the {template} template has no place; {way}")
+    for number, turn in enumerate(turns, start=1):
+        extras = {
+            "is what a tool returned": turn.role == "tool",
+            "has tool_calls": bool(turn.tool_calls),
+            "has a thought (reasoning_content)": bool(turn.reasoning),
+        }
+        extra = next((name for name, there in extras.items() if there), None)
+        if extra:
+            raise RecordProblem(f"turn {number} {extra}; the {template} template has no place for it; {way}")
 
 
 class Template(ABC):

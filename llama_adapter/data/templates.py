@@ -5,16 +5,18 @@ in ``chat_template.py``. A new template is a class and one line in ``TEMPLATES``
 built on this one stand there as text. What a template promises is said in ``template_base.py``.
 """
 
+import copy
 import difflib
 import importlib
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from llama_adapter.data.chat_template import ChatTemplate
 from llama_adapter.data.records import RecordProblem, Turn
-from llama_adapter.data.template_base import Rendered, Span, Template
+from llama_adapter.data.template_base import Rendered, Span, Template, Tool, refuse_extras
 from llama_adapter.errors import UserError
 
 PREAMBLE = "Below is an instruction that describes a task"
@@ -34,6 +36,10 @@ class TextBuilder:
         if spans is not None and text:
             spans.append((len(self.text), len(self.text) + len(text)))
         self.text += text
+
+    def add_answer(self, text: str, learned: bool) -> None:
+        """Append an answer with its end token; one that bears no loss is text like any other."""
+        self.add(text, self.answers if learned else None)
 
     def rendered(self) -> Rendered:
         """The finished text."""
@@ -66,8 +72,9 @@ class AlpacaTemplate(Template):
             "{%- endif %}"
         )
 
-    def _prompt(self, turns: Sequence[Turn]) -> TextBuilder:
+    def _prompt(self, turns: Sequence[Turn], tools: Sequence[Tool]) -> TextBuilder:
         """The prompt of a single user turn."""
+        refuse_extras("alpaca", turns, tools)
         roles = [turn.role for turn in turns]
         if roles != ["user"]:
             raise RecordProblem(
@@ -85,15 +92,16 @@ class AlpacaTemplate(Template):
         text.add(RESPONSE)
         return text
 
-    def render(self, turns: Sequence[Turn]) -> Rendered:
+    def render(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> Rendered:
         """See ``Template.render``."""
-        text = self._prompt(turns[:-1])
-        text.add(turns[-1].text + self.end_token, text.answers)
+        refuse_extras("alpaca", turns, tools)
+        text = self._prompt(turns[:-1], tools)
+        text.add_answer(turns[-1].text + self.end_token, turns[-1].learned)
         return text.rendered()
 
-    def render_prompt(self, turns: Sequence[Turn]) -> str:
+    def render_prompt(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> str:
         """See ``Template.render_prompt``."""
-        return self._prompt(turns).text
+        return self._prompt(turns, tools).text
 
 
 class PlainTemplate(Template):
@@ -115,23 +123,24 @@ class PlainTemplate(Template):
             "{%- endfor %}"
         )
 
-    def _text(self, turns: Sequence[Turn]) -> TextBuilder:
+    def _text(self, turns: Sequence[Turn], tools: Sequence[Tool]) -> TextBuilder:
         """The turns as they are."""
+        refuse_extras("plain", turns, tools)
         text = TextBuilder()
         for turn in turns:
             if turn.role == "assistant":
-                text.add(turn.text + self.end_token, text.answers)
+                text.add_answer(turn.text + self.end_token, turn.learned)
             else:
                 text.add(turn.full_text, text.contents)
         return text
 
-    def render(self, turns: Sequence[Turn]) -> Rendered:
+    def render(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> Rendered:
         """See ``Template.render``."""
-        return self._text(turns).rendered()
+        return self._text(turns, tools).rendered()
 
-    def render_prompt(self, turns: Sequence[Turn]) -> str:
+    def render_prompt(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> str:
         """See ``Template.render_prompt``."""
-        return self._text(turns).text
+        return self._text(turns, tools).text
 
 
 def _quoted(text: str) -> str:
@@ -159,11 +168,25 @@ TEMPLATES: dict[str, Callable[[PreTrainedTokenizerBase], Template] | str] = {
 """Name -> what builds the template for a tokenizer, or its `module:function`."""
 
 
+def _from_file(path: str, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """A chat template out of a file, in place of the tokenizer's own."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"template is {path!r}, which cannot be read: {error}. Use the place of a file with a chat "
+            "template."
+        ) from error
+    changed = copy.copy(tokenizer)
+    changed.chat_template = text
+    return ChatTemplate(changed)
+
+
 def load_template(name: str, tokenizer: PreTrainedTokenizerBase) -> Template:
     """Build a template for a tokenizer; training and generation both use this.
 
     Args:
-        name: a key of ``TEMPLATES``.
+        name: a key of ``TEMPLATES``, or a file NAME.jinja with a chat template.
         tokenizer: the base model's.
 
     Returns:
@@ -172,10 +195,12 @@ def load_template(name: str, tokenizer: PreTrainedTokenizerBase) -> Template:
     Raises:
         UserError: there is no such template, or the tokenizer lacks what it needs.
     """
+    if name.endswith(".jinja"):
+        return _from_file(name, tokenizer)
     if name not in TEMPLATES:
         close = difflib.get_close_matches(name, TEMPLATES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"template is {name!r}.{hint} Use one of: {', '.join(TEMPLATES)}.")
+        raise UserError(f"template is {name!r}.{hint} Use one of: {', '.join(TEMPLATES)}, or NAME.jinja.")
     build = TEMPLATES[name]
     if isinstance(build, str):
         module, _, function = build.partition(":")

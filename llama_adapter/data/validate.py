@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from llama_adapter.data.accessory import expand_sources
 from llama_adapter.data.batch_statistics import batch_table
@@ -27,6 +27,7 @@ from llama_adapter.data.report import Report
 from llama_adapter.data.sources import canonical_rows, source_plans
 from llama_adapter.data.templates import load_template
 from llama_adapter.errors import UserError
+from llama_adapter.vocabulary import check_vocabulary
 
 BATCH = 256
 """Records prepared at a time."""
@@ -60,18 +61,24 @@ class ValidateConfig:
 
 
 def _tokenizer(base: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """Load only the tokenizer of a base model."""
+    """Load only the tokenizer of a base model; where there is a configuration, see that it fits."""
     name = base.get("name_or_path")
     if not isinstance(name, str):
         raise UserError(f"base is {base!r}. Set base.name_or_path, to find the tokenizer.")
     options = {key: base[key] for key in ("revision", "trust_remote_code") if base.get(key)}
     try:
-        return AutoTokenizer.from_pretrained(name, **options)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"no tokenizer can be loaded from {name!r}: {str(error).splitlines()[0]} "
             "Set base.name_or_path to a folder with tokenizer files."
         ) from error
+    try:
+        settings = AutoConfig.from_pretrained(name, **options)
+    except (OSError, ValueError):
+        return tokenizer  # a folder of tokenizer files alone is enough here
+    check_vocabulary(tokenizer, settings)
+    return tokenizer
 
 
 def _tuned_to_see(tuning: dict[str, Any]) -> bool:
@@ -154,7 +161,10 @@ class Check:
     def _judge(self, row: Row) -> Iterator[tuple[str, str]]:
         """Count one row and say what is wrong with it."""
         with_loss = sum(label != IGNORE for label in row.labels)
-        self.report.add(row.fate, len(row.labels), with_loss, row.left_out, len(row.media))
+        length, media = len(row.labels), len(row.media)
+        self.report.add(row.fate, length, with_loss, row.left_out, media, row.rewritten, row.part)
+        if row.part:
+            return
         reason = row.problem
         if not reason and row.media and self.media == "refuse":
             reason = "it comes with an image, but data.media is 'refuse' (text-only training)"

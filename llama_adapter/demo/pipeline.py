@@ -32,7 +32,7 @@ from llama_adapter.demo.report import Outcome, commands, facts_table, score_tabl
 from llama_adapter.demo.run import DemoConfig
 from llama_adapter.demo.task import Item, Task, make_task
 from llama_adapter.generation import Generator
-from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, load_tokenizer
+from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base_and_tokenizer
 from llama_adapter.training import Trainer, TrainingConfig
 
 TEMPLATE = "chat"
@@ -112,7 +112,7 @@ def load_adapted(config: DemoConfig) -> tuple[PeftModel, PreTrainedTokenizerBase
     adapter = ZeroInitConfig(
         task_type="CAUSAL_LM", prompt_length=config.prompt_length, prompt_init_std=config.prompt_init_std
     )
-    model, tokenizer = load_base(base), load_tokenizer(base)
+    model, tokenizer = load_base_and_tokenizer(base)
     set_seed(config.seed)  # the prompts' first values
     return attach_adapter(model, adapter), tokenizer
 

@@ -25,7 +25,7 @@ from llama_adapter.data.collator import PackingCollator
 from llama_adapter.data.templates import TEMPLATES
 from llama_adapter.errors import UserError
 from llama_adapter.limits import Limit, one_of
-from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base, load_tokenizer
+from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base_and_tokenizer
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.contradictions import METRICS
 from llama_adapter.training.groups import GroupConfig, ParameterGroups
@@ -242,8 +242,7 @@ def _adapter(config: TrainConfig) -> Setup:
     if config.adapter is None:
         raise UserError(f"adapter is {config.adapter}. Use one, or tuning.")
     args = config.training
-    tokenizer = load_tokenizer(config.base)
-    base = load_base(config.base)
+    base, tokenizer = load_base_and_tokenizer(config.base)
     set_seed(args.seed)  # loading may have drawn numbers
     adapted = attach_adapter(base, config.adapter)
     seeing = None if config.images is None else config.images.model(adapted, config.prompt_length, args.seed)

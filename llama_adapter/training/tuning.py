@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llama_adapter.data import DataConfig, Datasets, build_datasets
 from llama_adapter.errors import UserError
-from llama_adapter.models import BaseModelConfig, empty_base, load_base, load_base_config, load_tokenizer
+from llama_adapter.models import BaseModelConfig, empty_base, load_base_and_tokenizer, load_base_config
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.images import Collate
 
@@ -124,8 +124,7 @@ class FullTuning(TuningConfig):
 
     def set_up(self, base: BaseModelConfig, data: DataConfig, args: TrainingConfig) -> Setup:
         """See ``TuningConfig.set_up``."""
-        tokenizer = load_tokenizer(base)
-        model = load_base(base)
+        model, tokenizer = load_base_and_tokenizer(base)
         self._choose(model)
         with args.main_process_first(desc="tokenising the data"):
             rows = self.prepared(base, data, tokenizer)

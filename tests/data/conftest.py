@@ -12,6 +12,12 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# one that keeps thoughts in a last answer only, as those of reasoning models do
+DROPS_THOUGHTS = CHATML.replace(
+    "{{ message['content'] }}",
+    "{% if loop.last %}{{ message['content'] }}"
+    "{% else %}{{ message['content'].split('</think>')[-1] }}{% endif %}",
+)
 # a template that writes the begin token itself, trims what it is given and puts a blank before the end token
 BRACKETS = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"

@@ -1,3 +1,4 @@
+import copy
 import json
 import logging
 import pickle
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from llama_adapter.data import DataConfig, PaddingCollator, SourceConfig, build_datasets
 from llama_adapter.errors import UserError
+from tests.data.conftest import DROPS_THOUGHTS
 
 
 def alpaca(name, count):
@@ -293,3 +295,30 @@ def test_real_alpaca_data_are_built_whole(build, shared_data, byte_level):
     assert figures.bad == 0
     assert figures.used == len(built.train) == 999 - figures.dropped
     assert figures.max_length <= 1024
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_conversation_that_the_template_rewrites_becomes_several_rows(
+    byte_level, write, tmp_path, streaming
+):
+    tokenizer = copy.deepcopy(byte_level)
+    tokenizer.chat_template = DROPS_THOUGHTS
+    talk = [
+        ("user", "one"),
+        ("assistant", "<think>hm</think>first"),
+        ("user", "two"),
+        ("assistant", "second"),
+    ]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    path = write("a.jsonl", [{"messages": messages}, {"messages": messages[:2]}])
+    source = SourceConfig(path=str(path), streaming=streaming, type="talk")
+    built = build_datasets(DataConfig(train=[source], cache_dir=str(tmp_path), shuffle_buffer=0), tokenizer)
+    rows = list(built.train)
+    assert [row["record_id"].rpartition(":")[2] for row in rows] == ["1", "1", "2"]
+    assert {row["type"] for row in rows} == {"talk"}
+    taught = [tokenizer.decode([label for label in row["labels"] if label != -100]) for row in rows]
+    first = "<think>hm</think>first<|im_end|>"
+    assert taught == [first, "second<|im_end|>", first]
+    if not streaming:
+        figures = built.report.train.figures()
+        assert (figures.read, figures.used, figures.examples, figures.answers_rewritten) == (2, 2, 3, 1)

@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +11,7 @@ from llama_adapter.data.formats import named_format, read_record
 from llama_adapter.data.prepare import ROW_FEATURES, Preparer, prepared_rows, without_placeholders
 from llama_adapter.data.records import RawRow, Turn
 from llama_adapter.data.templates import load_template
+from tests.data.conftest import DROPS_THOUGHTS
 
 WORDS = st.text(st.sampled_from(list("abc de\n:é你")), max_size=60)
 ANSWER = st.text(st.sampled_from(list("abc de\n:é你")), min_size=1, max_size=30).filter(
@@ -185,11 +186,130 @@ def test_the_identity_follows_everything_that_changes_a_row(byte_level, llama_li
         preparer(byte_level, "chat", 65),
         preparer(byte_level, "chat", 64, overlong="drop"),
         preparer(byte_level, "chat", 64, media="ignore"),
+        preparer(byte_level, "chat", 64, rewritten_turns="last"),
         preparer(other_chat, "chat", 64),
         preparer(more_tokens, "chat", 64),
         preparer(llama_like, "chat", 64),
     ]
-    assert len({base, *(other.identity for other in others)}) == 8
+    assert len({base, *(other.identity for other in others)}) == 9
+
+
+THOUGHTS = [
+    Turn("user", "one " * 8),
+    Turn("assistant", "<think>hm</think>first"),
+    Turn("user", "two"),
+    Turn("assistant", "plain"),
+    Turn("user", "three"),
+    Turn("assistant", "<think>oh</think>last"),
+]
+
+
+def thinking(byte_level, max_length=300, **settings):
+    import copy
+
+    tokenizer = copy.deepcopy(byte_level)
+    tokenizer.chat_template = DROPS_THOUGHTS
+    return preparer(tokenizer, "chat", max_length, **settings)
+
+
+def test_answers_that_later_turns_rewrite_become_examples_of_their_own(byte_level):
+    rows = thinking(byte_level).rows(batch(THOUGHTS, THOUGHTS[:2]))
+    assert [(row.record_id, row.part, row.rewritten) for row in rows] == [
+        ("f:1", 0, 1),
+        ("f:1", 1, 0),
+        ("f:2", 0, 0),
+    ]
+    taught = [byte_level.decode(learned(row)) for row in rows]
+    first, rest = "<think>hm</think>first<|im_end|>", "plain<|im_end|><think>oh</think>last<|im_end|>"
+    assert taught == [first, rest, first]
+    assert "hm" not in byte_level.decode(rows[1].input_ids)
+
+
+def test_the_last_answer_alone_can_be_trained(byte_level):
+    (row,) = thinking(byte_level, rewritten_turns="last").rows(batch(THOUGHTS))
+    assert byte_level.decode(learned(row)) == "plain<|im_end|><think>oh</think>last<|im_end|>"
+    assert (row.part, row.rewritten) == (0, 1)
+
+
+def test_an_answer_without_loss_needs_no_example(byte_level):
+    turns = [replace(turn, learned=number == 1) for number, turn in enumerate(THOUGHTS)]
+    for mode in ("split", "last"):
+        (row,) = thinking(byte_level, rewritten_turns=mode).rows(batch(turns))
+        assert byte_level.decode(learned(row)) == "<think>hm</think>first<|im_end|>"
+
+
+def test_an_example_that_does_not_fit_is_counted_with_its_record(byte_level):
+    long = [*THOUGHTS[:5], Turn("assistant", "<think>oh</think>" + "last " * 60)]
+    rows = thinking(byte_level, 120).rows(batch(long))
+    assert [(row.fate, row.part, row.left_out) for row in rows] == [("truncated", 0, 0), ("truncated", 1, 1)]
+    assert byte_level.decode(learned(rows[1])) == "plain<|im_end|>"
+    (row,) = thinking(byte_level, 12).rows(batch(long))
+    assert (row.fate, row.part, row.input_ids) == ("dropped", 0, [])
+
+
+def test_columns_of_a_record_go_with_each_of_its_rows(byte_level):
+    columns = thinking(byte_level)(batch(THOUGHTS, THOUGHTS[:2]) | {"type": ["a", "b"], "characters": [7, 8]})
+    assert columns["type"] == ["a", "a", "b"]
+    assert columns["characters"] == [7, 7, 8]
+    assert columns["part"] == [0, 1, 0]
+
+
+def test_answers_without_loss_stay_when_a_conversation_is_shortened(byte_level):
+    turns = [
+        Turn("user", "q"),
+        Turn("assistant", "wrong", learned=False),
+        Turn("user", "q"),
+        Turn("assistant", "right"),
+        Turn("user", "q"),
+        Turn("assistant", "far too long " * 20, learned=False),
+    ]
+    whole = one(preparer(byte_level, "plain", 500), *turns)
+    assert byte_level.decode(learned(whole)) == "right<|im_end|>"
+    assert "far too long" in byte_level.decode(whole.input_ids)
+    row = one(preparer(byte_level, "plain", 30), *turns)
+    assert byte_level.decode(row.input_ids) == "qwrong<|im_end|>qright<|im_end|>"
+    assert byte_level.decode(learned(row)) == "right<|im_end|>"
+    assert (row.fate, row.left_out) == ("truncated", 0)
+
+
+def test_a_record_in_which_nothing_is_learned_is_bad(byte_level):
+    row = one(preparer(byte_level, "plain", 64), Turn("user", "q"), Turn("assistant", "a", learned=False))
+    assert row.fate == "bad"
+    assert "none of its answers bears loss; at least one must" in row.problem
+
+
+@pytest.mark.parametrize("template", ["plain", "alpaca", "sphinx"])
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ({"reasoning": "hm"}, "turn 2 has a thought"),
+        ({"tool_calls": [{"name": "f", "arguments": {}}]}, "turn 2 has tool_calls"),
+    ],
+)
+def test_templates_of_texts_alone_refuse_thoughts_and_calls(template, extra, reason, byte_level):
+    row = one(preparer(byte_level, template, 64), Turn("user", "q"), Turn("assistant", "a", **extra))
+    assert row.fate == "bad"
+    assert reason in row.problem
+
+
+def test_tools_reach_the_template_or_are_refused(byte_level):
+    talk = batch([Turn("user", "q"), Turn("assistant", "a")]) | {"tools": [[{"name": "f", "parameters": {}}]]}
+    for template in ("plain", "alpaca", "sphinx", "chat"):
+        (row,) = preparer(byte_level, template, 64).rows(talk)
+        assert "the record has tools" in row.problem
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        Turn("assistant", "a", reasoning="x<|im_end|>"),
+        Turn("assistant", "a", tool_calls=[{"name": "f", "arguments": {"x": ["<|im_end|>"]}}]),
+        Turn("assistant", "a", tool_calls=[{"name": "f", "arguments": {"<|im_end|>": 1}}]),
+    ],
+)
+def test_control_tokens_are_refused_in_thoughts_and_calls_too(byte_level, turn):
+    row = one(preparer(byte_level, "chat", 64), Turn("user", "q"), turn)
+    assert "turn 2 contains '<|im_end|>', which the tokenizer would read as a control token" in row.problem
 
 
 def golden_rows(repository, kind):

@@ -16,12 +16,12 @@ class QuestionTemplate(Template):
     def identity(self):
         return "question/1"
 
-    def render(self, turns):
+    def render(self, turns, tools=()):
         prompt = self.render_prompt(turns[:-1])
         text = prompt + turns[-1].text + self.end_token
         return Rendered(text, [(len(prompt), len(text))], [(3, len(prompt) - 4)])
 
-    def render_prompt(self, turns):
+    def render_prompt(self, turns, tools=()):
         return f"Q: {turns[0].text}\nA: "
 
 

@@ -1,4 +1,6 @@
+import copy
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -7,6 +9,7 @@ from llama_adapter.data import DataConfig, SourceConfig
 from llama_adapter.data.prepare import Row
 from llama_adapter.data.validate import ValidateConfig, masked_tokens, validate_data
 from llama_adapter.errors import UserError
+from tests.data.conftest import DROPS_THOUGHTS
 
 GOOD = {"instruction": "Say hi.", "output": "hi"}
 
@@ -17,12 +20,16 @@ def validate(tmp_path, byte_level, monkeypatch, capsys):
     byte_level.save_pretrained(tmp_path / "base")
     monkeypatch.setenv("COLUMNS", "120")
 
-    def run(*paths, evaluation=(), **settings):
+    def run(*paths, evaluation=(), chat_template=None, **settings):
         data = DataConfig(
             train=[SourceConfig(path=str(path)) for path in paths],
             evaluation=[SourceConfig(path=str(path)) for path in evaluation],
             **({"template": "alpaca"} | settings),
         )
+        if chat_template:
+            other = copy.deepcopy(byte_level)
+            other.chat_template = chat_template
+            other.save_pretrained(tmp_path / "base")
         code = validate_data(ValidateConfig(data=data, base={"name_or_path": str(tmp_path / "base")}))
         return code, capsys.readouterr().out
 
@@ -162,3 +169,20 @@ def test_pictures_that_cannot_be_used_are_listed_with_their_record(validate, wri
     assert f"{path}:3 its image" in said
     assert "none.png' is not there" in said
     assert "good.png" not in said
+
+
+@pytest.mark.parametrize(("mode", "examples"), [("split", 5), ("last", 3)])
+def test_conversations_that_the_template_rewrites_are_counted(mode, examples, validate, write):
+    talk = [
+        ("user", "one"),
+        ("assistant", "<think>hm</think>first"),
+        ("user", "two"),
+        ("assistant", "second"),
+    ]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    path = write("a.jsonl", [{"messages": messages}, {"messages": messages}, {"messages": messages[:2]}])
+    code, shown = validate(path, template="chat", rewritten_turns=mode, chat_template=DROPS_THOUGHTS)
+    figures = dict(re.findall(r"│ ([a-z ]+?) +│ +(\d+) │", shown))
+    assert code == 0
+    assert (figures["read"], figures["used"], figures["answers rewritten"]) == ("3", "3", "2")
+    assert figures["examples"] == str(examples)
