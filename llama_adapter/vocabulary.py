@@ -4,6 +4,8 @@ Embeddings with more rows than tokens are common (they are padded for speed) and
 row ends in an index error in the middle of a run, on a GPU in one that does not say where.
 """
 
+from typing import Any
+
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llama_adapter.errors import UserError
@@ -27,7 +29,8 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PretrainedConfig
     if isinstance(model, PretrainedConfig):
         rows = getattr(model.get_text_config(), "vocab_size", None)
     else:
-        rows = model.get_input_embeddings().weight.shape[0]
+        weight: Any = model.get_input_embeddings().weight
+        rows = weight.shape[0]
     needed = vocabulary_size(tokenizer)
     if rows is None or needed <= rows:
         return

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,24 +62,29 @@ class ValidateConfig:
 
 
 def _tokenizer(base: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """Load only the tokenizer of a base model; where there is a configuration, see that it fits."""
+    """Load only the tokenizer of a base model, and see that the embeddings have a row for every token."""
     name = base.get("name_or_path")
     if not isinstance(name, str):
         raise UserError(f"base is {base!r}. Set base.name_or_path, to find the tokenizer.")
     options = {key: base[key] for key in ("revision", "trust_remote_code") if base.get(key)}
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **options)
+        if _has_weights(name):
+            check_vocabulary(tokenizer, AutoConfig.from_pretrained(name, **options))
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"no tokenizer can be loaded from {name!r}: {str(error).splitlines()[0]} "
             "Set base.name_or_path to a folder with tokenizer files."
         ) from error
-    try:
-        settings = AutoConfig.from_pretrained(name, **options)
-    except (OSError, ValueError):
-        return tokenizer  # a folder of tokenizer files alone is enough here
-    check_vocabulary(tokenizer, settings)
     return tokenizer
+
+
+def _has_weights(name: str) -> bool:
+    """Whether there are embeddings at all; a folder with the files of a tokenizer is enough to check data."""
+    folder = Path(name)
+    return not folder.is_dir() or any(any(folder.glob(f"*{suffix}")) for suffix in (".safetensors", ".bin"))
 
 
 def _tuned_to_see(tuning: dict[str, Any]) -> bool:
