@@ -29,6 +29,7 @@ MEDIA_FIELDS = (*COLUMNS, "file_name", "filename")
 QUESTION_FIELDS = ("question", "query", "expression", "sent", "text", "caption")
 """Names of what is asked, or said of a picture; the first one that a record has counts."""
 
+_MEDIA = frozenset(MEDIA_FIELDS)
 LONGEST = 4096
 """Characters of a path."""
 
@@ -42,7 +43,7 @@ _KINDS = {"id": "id", "image_id": "picture id", "file": "file name", "stem": "fi
 _SAME = tuple((kind, kind) for kind in _KINDS)
 _CROSSED = (
     *(("id", "image_id"), ("image_id", "id"), ("image_id", "row")),
-    *(("id", "file"), ("id", "stem"), ("image_id", "stem")),
+    *(("id", "file"), ("id_stem", "stem"), ("image_id", "stem")),
 )
 """Kinds of a prediction and of a question that may mean the same; they count if all questions are found."""
 _PAIRS = (
@@ -78,13 +79,14 @@ def keys_of(record: Mapping[str, Any]) -> Keys:
         name = next((name for name in names if record.get(name) is not None), None)
         if name is not None:
             found[kind] = key_text(record[name], f"The field {name!r} of a record")
-    file = next((record[name] for name in MEDIA_FIELDS if record.get(name)), None)
+    named = () if _MEDIA.isdisjoint(record) else MEDIA_FIELDS
+    file = next((record[name] for name in named if record.get(name)), None)
     file = file[0] if isinstance(file, list) and len(file) == 1 else file
     file = file.get("path") if isinstance(file, dict) else file
     if isinstance(file, str) and len(file) <= LONGEST:  # longer texts are pictures in base64
-        path = PurePath(file)
-        found["file"] = file
-        found["stem"] = path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
+        found |= {"file": file, "stem": _stem(file)}
+    if "id" in found:
+        found["id_stem"] = _stem(found["id"])
     asked = next((record[name] for name in QUESTION_FIELDS if record.get(name) is not None), None)
     if isinstance(asked, str):
         said = " ".join(asked.split())
@@ -92,6 +94,12 @@ def keys_of(record: Mapping[str, Any]) -> Keys:
             f"{kind}+question": f"{found[kind]}\n{said}" for kind in _KINDS & found.keys()
         }
     return found
+
+
+def _stem(name: str) -> str:
+    """A file's name without folder and suffix."""
+    path = PurePath(name)
+    return path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
 
 
 def question_ids(records: Sequence[Mapping[str, Any]], place: str) -> list[str]:
@@ -151,7 +159,7 @@ def join(
 def _said(kind: str) -> str:
     """A kind of key in words."""
     first, _, more = kind.partition("+")
-    return _KINDS.get(first, first) + (" and question" if more else "")
+    return {**_KINDS, "id_stem": "file name"}.get(first, first) + (" and question" if more else "")
 
 
 def _values(keys: Sequence[Keys], kind: str) -> list[str] | None:

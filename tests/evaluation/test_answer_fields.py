@@ -51,6 +51,7 @@ def test_a_prediction_that_is_missing_is_not_replaced_by_the_right_answer():
         ),
         ([{"answer": "red", "my_answer": "x"}, {"answer": "blue", "my_answer": "y"}], "'my_answer' may be"),
         ([{"answer": "red", "llm_reply": "x"}, {"answer": "blue", "llm_reply": "y"}], "'llm_reply' may be"),
+        ([{"answer": "red", "mine": "x"}, {"answer": "blue", "mine": "y"}], "'mine' may be"),
         ([{"label": "x"}, {"label": "y"}], "no record has an answer, its fields are 'label'. Use --answer-f"),
         ([{"prediction": ["a", "b"]}, {"prediction": "c"}], r"'prediction' of '0' is \['a', 'b'\]. Use one"),
         ([{"prediction": {"a": 1}}, {"prediction": "c"}], r"is \{'a': 1\}. Use one text"),

@@ -140,7 +140,7 @@ def write_bomb(path, size):
 
 
 def test_evaluation_shows_sounds_and_mixes(trained, tmp_path, monkeypatch, capsys):
-    """As `generate` answers the same inputs; and a file that is not there is said before anything is loaded."""
+    """As `generate` answers the same inputs; a file that is not there is said before anything is loaded."""
     monkeypatch.chdir(tmp_path)
     sound, picture = trained / "tone.wav", sorted((trained / "pictures").iterdir())[0]
     rows = [
