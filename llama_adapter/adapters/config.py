@@ -62,7 +62,7 @@ class ZeroInitConfig(PeftConfig):
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     """Rows of the input embeddings to train and save, such as those of added tokens; a mapping names the
     embeddings. TRL sets it when it adds the tokens of a chat template."""
-    target_modules: list[str] | str | None = None
+    target_modules: list[str] | set[str] | str | None = None
     """Linear maps of the deltas that name no targets themselves, as in PEFT: names, or ends of paths; a
     pattern for whole paths; or all-linear."""
     exclude_modules: list[str] | str | None = None
@@ -123,7 +123,7 @@ class ZeroInitConfig(PeftConfig):
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values, for adapter_config.json."""
         options = asdict(self)
-        if isinstance(self.target_modules, set):  # PEFT puts the names behind all-linear there
+        if isinstance(self.target_modules, set):
             options["target_modules"] = sorted(self.target_modules)
         return options
 
@@ -144,13 +144,9 @@ class ZeroInitConfig(PeftConfig):
         return chosen
 
     def _read_target_options(self) -> None:
-        """Bring PEFT's options for modules and layers into one form; give deltas their default targets."""
-        if not isinstance(self.target_modules, str | None):
-            self.target_modules = list(self.target_modules)
-        if isinstance(self.layers_to_transform, int):
-            self.layers_to_transform = [self.layers_to_transform]
-        if isinstance(self.layers_pattern, str):
-            self.layers_pattern = [self.layers_pattern]
+        """Look at PEFT's options for modules; give deltas their default targets."""
+        if isinstance(self.target_modules, list | tuple):
+            self.target_modules = set(self.target_modules)  # as PEFT's own configs have it
         if self.ensure_weight_tying:
             self.modules_to_tie: set[str] | None = (
                 None  # PEFT looks for it; which they are is known with the model

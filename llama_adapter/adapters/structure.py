@@ -52,21 +52,24 @@ def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def find_layer_stack(
-    model: nn.Module, wanted: str | None = None, patterns: list[str] | None = None
+    model: nn.Module, wanted: str | None = None, pattern: list[str] | str | None = None
 ) -> str | None:
     """Path of the list of layers to adapt; None for a model that has no layers.
 
     Args:
         model: the base model, adapted or not.
         wanted: the path asked for; None takes the only stack, or the one of a generating model's decoder.
-        patterns: names that the stack may have in its parent; None for any.
+        pattern: name of the stack, or end of its path, or several of them; None for any.
 
     Raises:
         UserError: there is no such stack, or there are several and no way to choose.
     """
-    stacks = [name for name in _layer_stacks(model) if not patterns or name.rpartition(".")[2] in patterns]
-    if patterns and not stacks:
-        raise UserError(f"layers_pattern={patterns} names no layer stack. Use one of {_layer_stacks(model)}.")
+    stacks = _layer_stacks(model)
+    if pattern:
+        ends = tuple(f".{end}" for end in ([pattern] if isinstance(pattern, str) else pattern))
+        if not (named := [name for name in stacks if f".{name}".endswith(ends)]):
+            raise UserError(f"layers_pattern={pattern!r} names no layer stack. Use one of {stacks}.")
+        stacks = named
     if not stacks and wanted is None:
         return None
     if wanted is not None and wanted not in stacks:

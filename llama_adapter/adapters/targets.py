@@ -41,7 +41,7 @@ def targeted(
         inside = [site for site in sites if layers is None or site.layer in layers]
         return _by_name(inside, delta, delta.targets, blocks=BLOCKS if stack else ())
     sites = _sites_of_peft(model, stack, layers, config)
-    chosen = [site for site in sites if is_chosen(config, site.name, config.target_modules)]
+    chosen = [site for site in sites if _by_peft(site.name, config.target_modules)]
     if isinstance(config.target_modules, str):
         unknown = [] if chosen else [config.target_modules]
     else:
@@ -64,18 +64,20 @@ def _sites_of_peft(
     return [site for site in sites if layers is None or site.layer in layers]
 
 
-def is_chosen(config: "ZeroInitConfig", path: str, target_modules: Any = ".*") -> Any:
-    """Whether a module is adapted by PEFT's rules: what it calls excluded is neither true nor just false.
+def is_chosen(config: "ZeroInitConfig", path: str) -> Any:
+    """Whether PEFT's options let a module be adapted; PEFT tells what it excludes from what fits nothing.
 
     Args:
         config: its ``exclude_modules`` and ``modules_to_save`` keep modules out.
         path: of the module.
-        target_modules: names, or a pattern; all by default.
     """
+    return _by_peft(path, ".*", config.exclude_modules, config.modules_to_save)
+
+
+def _by_peft(path: str, target_modules: Any, exclude_modules: Any = None, modules_to_save: Any = None) -> Any:
+    """PEFT's own answer for one module."""
     options = SimpleNamespace(
-        target_modules=target_modules,
-        exclude_modules=config.exclude_modules,
-        modules_to_save=config.modules_to_save,
+        target_modules=target_modules, exclude_modules=exclude_modules, modules_to_save=modules_to_save
     )
     return check_target_module_exists(options, path)
 

@@ -10,7 +10,7 @@ from the config alone, so it is never stored.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from peft import PeftConfig
 from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
@@ -230,9 +230,7 @@ class ZeroInitModel(BaseTuner):
 def _plan(model: nn.Module, config: ZeroInitConfig) -> Plan:
     """Which modules an adapter touches and how."""
     stack = (
-        find_layer_stack(model, config.layer_stack, cast("list[str] | None", config.layers_pattern))
-        if _needs_layers(config)
-        else None
+        find_layer_stack(model, config.layer_stack, config.layers_pattern) if _needs_layers(config) else None
     )
     prompt_layers, delta_layers = (
         layer_indices(model, stack, *_layers_of(config, name)) for name in ("prompt_layers", "delta_layers")
@@ -254,7 +252,8 @@ def _needs_layers(config: ZeroInitConfig) -> bool:
 def _layers_of(config: ZeroInitConfig, name: str) -> tuple[str, Any]:
     """Name and value of the option that says which layers get a part."""
     if config.layers_to_transform is not None:
-        return "layers_to_transform", config.layers_to_transform
+        chosen = config.layers_to_transform
+        return "layers_to_transform", [chosen] if isinstance(chosen, int) else chosen
     return name, getattr(config, name)
 
 

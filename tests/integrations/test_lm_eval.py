@@ -1,5 +1,9 @@
 """lm-evaluation-harness on an adapted model, through its Hugging Face wrapper."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -10,6 +14,7 @@ pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: p
 huggingface = pytest.importorskip("lm_eval.models.huggingface")
 instance = pytest.importorskip("lm_eval.api.instance")
 
+PAGE = Path(__file__).parents[2] / "docs" / "peft.md"
 CONTEXTS = ["The capital of France is", "Water boils at", "Name the colour of the sky. The"]
 ANSWERS = [" Paris.", " one hundred degrees.", " sky is blue."]
 
@@ -70,3 +75,34 @@ def test_base_and_adapter_by_their_folders(adapted, llama_dir, tokenizer, tmp_pa
     lm = huggingface.HFLM(pretrained=str(llama_dir), peft=str(tmp_path), device="cpu", batch_size=2)
     found = lm.loglikelihood(requests("loglikelihood", [(CONTEXTS[0], ANSWERS[0])]))
     assert found[0][0] == pytest.approx(score(adapted, tokenizer, CONTEXTS[0], ANSWERS[0]), rel=1e-4)
+
+
+def test_its_command_line_through_a_line_that_imports_the_method(
+    adapted, llama_dir, run_python, tmp_path, tokenizer
+):
+    """As docs/peft.md writes it, with a task that lies in a file here."""
+    adapted.save_pretrained(tmp_path / "adapter")
+    rows = [{"context": c, "options": ANSWERS, "gold": n} for n, c in enumerate(CONTEXTS)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = {
+        "task": "endings",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "data.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{context}}",
+        "doc_to_choice": "{{options}}",
+        "doc_to_target": "gold",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "endings.yaml").write_text(json.dumps(task))  # JSON is YAML
+    line = re.search(r'python -c "(import llama_adapter; from lm_eval.*?)"', PAGE.read_text())[1]
+    words = ["--model", "hf", "--model_args", f"pretrained={llama_dir},peft={tmp_path / 'adapter'}"]
+    words += ["--tasks", "endings", "--include_path", tmp_path / "tasks", "--device", "cpu"]
+    run_python("-c", line, *words, "--log_samples", "--output_path", tmp_path / "out")
+    (samples,) = (tmp_path / "out").rglob("samples_endings_*.jsonl")
+    for row in map(json.loads, samples.read_text().splitlines()):
+        expected = [score(adapted, tokenizer, row["doc"]["context"], answer) for answer in ANSWERS]
+        assert [float(value) for (value, _), *_ in row["resps"]] == pytest.approx(expected, rel=1e-3)
