@@ -396,7 +396,10 @@ def _add_adapter(
 def _misshapen(messages: Iterable[str]) -> dict[str, str]:
     """The tensors of other shapes that PEFT warned of."""
     pairs = (found for text in messages for found in _MISSHAPEN.finditer(text))
-    return {name: f"has shape ({found}), not ({wanted})" for name, found, wanted in (pair.groups() for pair in pairs)}
+    return {
+        name: f"has shape ({found}), not ({wanted})"
+        for name, found, wanted in (pair.groups() for pair in pairs)
+    }
 
 
 def _is_shared(key: str) -> bool:

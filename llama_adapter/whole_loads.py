@@ -1,9 +1,9 @@
 """Whether the weights in a file are all those of a model, no others, of its shapes, and numbers.
 
-What loads weights fills a ``Misfit`` and calls ``refuse``: a tensor that a library would leave at random values,
-or leave out, stops the program, unless the user named it. Which tensors may be absent by nature (tied
-embeddings, buffers, heads that another class has) is transformers' own knowledge, ``_keys_to_ignore_on_load_*``;
-its reports leave them out.
+What loads weights fills a ``Misfit`` and calls ``refuse``: a tensor that a library would leave at random
+values, or leave out, stops the program, unless the user named it. Which tensors may be absent by nature (tied
+embeddings, buffers, heads that another class has) is transformers' own knowledge,
+``_keys_to_ignore_on_load_*``; its reports leave them out.
 
 Dimensions: ``...`` any shape.
 """
@@ -64,7 +64,8 @@ class Misfit:
         )
         return cls(
             missing={
-                name: f"{shape_text(shape)} is missing; {_nearest(name, found)}" for name, shape in missing.items()
+                name: f"{shape_text(shape)} is missing; {_nearest(name, found)}"
+                for name, shape in missing.items()
             },
             misshapen={
                 name: f"has shape {shape_text(found[name])}, not {shape_text(wanted[name])}"
@@ -150,8 +151,8 @@ def refuse(misfit: Misfit, allowed: Sequence[str], file: str, other: str, advice
     if left.names:
         raise UserError(
             f"{file!r} does not fit {other}: {len(left.names)} tensors.\n{left.lines}\n"
-            f"{advice or left.cause} Use the files that belong together, or allow tensors by name or pattern: "
-            f"allow_misfit=[{left.names[0]}]."
+            f"{advice or left.cause} Use the files that belong together, or allow tensors by name or "
+            f"pattern: allow_misfit=[{left.names[0]}]."
         )
     if misfit.names:
         _log.warning(
@@ -163,7 +164,9 @@ def refuse(misfit: Misfit, allowed: Sequence[str], file: str, other: str, advice
         )
 
 
-def load_whole(load: Callable[..., Any], folder: Any, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+def load_whole(
+    load: Callable[..., Any], folder: Any, *arguments: Any, **options: Any
+) -> tuple[Any, dict[str, Any]]:
     """What a class's ``from_pretrained`` of transformers gives, if all weights fit.
 
     Args:
@@ -213,7 +216,9 @@ def quiet_reports() -> Iterator[None]:
 
 def not_finite(tensors: Mapping[str, Shaped[Tensor, "..."]]) -> dict[str, str]:
     """Tensors with values that are no numbers, or infinite: name -> what to say of it."""
-    return {name: "holds NaN or infinite values" for name, tensor in tensors.items() if not _is_finite(tensor)}
+    return {
+        name: "holds NaN or infinite values" for name, tensor in tensors.items() if not _is_finite(tensor)
+    }
 
 
 def _is_finite(tensor: Shaped[Tensor, "..."]) -> bool:

@@ -44,7 +44,8 @@ class SphinxTemplate(TextEndTemplate):
             f"{{%- set start = {json.dumps(SYSTEM)} %}}{{%- set turns = messages %}}{{%- endif %}}"
             f"{{{{ {json.dumps(begin)} + start + {json.dumps(_OPEN)} }}}}"
             "{%- for turn in turns %}"
-            f"{{{{ ({assistant} if turn['role'] == 'assistant' else {user}) + ' ' + turn['content'].strip() + {end} }}}}"
+            f"{{{{ {assistant} if turn['role'] == 'assistant' else {user} }}}}"
+            f"{{{{ ' ' + turn['content'].strip() + {end} }}}}"
             "{%- endfor %}"
             f"{{%- if add_generation_prompt %}}{{{{ {assistant} }}}}{{%- endif %}}"
         )

@@ -10,16 +10,18 @@ of the common grid and one summary, C width, Q queries, h and w places of an enc
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.safetensors_file import read_tensors
+from llama_adapter.whole_loads import Misfit, not_finite, refuse
 from sphinx_ft.encoders.base import EncoderConfig, GridEncoder, GridOutput, QueryEncoder
 from sphinx_ft.encoders.registry import make_encoder
 from sphinx_ft.views import CLIP_MEAN, CLIP_STD, ViewConfig, cut_views, resize
@@ -192,14 +194,14 @@ def load_named(config: EncoderConfig) -> GridEncoder | QueryEncoder:
         return encoder.requires_grad_(False).eval()  # its own settings have named them
     path = Path(config.weights)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    try:
-        weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
-        encoder.load_state_dict(weights)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"The weights of the encoder {config.name!r} cannot be read from {config.weights!r}: {error}. "
-            "Use a safetensors file, or a folder of them, that move_out wrote."
-        ) from error
+    advice = "Use a safetensors file, or a folder of them, that move_out wrote."
+    weights = {name: tensor for file in files for name, tensor in read_tensors(file, advice).items()}
+    shapes = (
+        {name: tuple(one.shape) for name, one in held.items()} for held in (encoder.state_dict(), weights)
+    )
+    misfit = replace(Misfit.of_shapes(*shapes), not_finite=not_finite(weights))
+    refuse(misfit, (), config.weights, f"the encoder {config.name!r} of the settings")
+    encoder.load_state_dict(weights)
     return encoder.requires_grad_(False).eval()
 
 

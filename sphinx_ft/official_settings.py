@@ -53,9 +53,9 @@ def sphinx_config(official: OfficialModel, variant: str | None, base: str | None
             )
     for encoder in config.encoders:
         quick = bool(official.params.get(_QUICK_GELU))
-        if encoder["kind"] == "clip" and _QUICK_GELU in official.params:
-            if quick != encoder["settings"].get("quick_gelu", False):
-                encoder["settings"]["quick_gelu"] = quick
+        told = encoder["kind"] == "clip" and _QUICK_GELU in official.params
+        if told and quick != encoder["settings"].get("quick_gelu", False):
+            encoder["settings"]["quick_gelu"] = quick
     return config
 
 

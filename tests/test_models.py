@@ -237,7 +237,9 @@ def test_an_adapter_of_another_base(base_dir, tmp_path):
         vocab_size=8, hidden_size=16, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2
     )
     other = LlamaForCausalLM(config)
-    with pytest.raises(UserError, match=r"/a' does not fit the base 'LlamaFor(?s:.*)hidden_size was 8, is 16"):
+    with pytest.raises(
+        UserError, match=r"/a' does not fit the base 'LlamaFor(?s:.*)hidden_size was 8, is 16"
+    ):
         load_adapter(other, {"default": tmp_path / "a"})
 
 

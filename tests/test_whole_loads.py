@@ -36,12 +36,14 @@ def base(tmp_path):
 
 
 def adapter_on(base, kind, folder):
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), copy.deepcopy(ADAPTERS[kind])).save_pretrained(folder)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), copy.deepcopy(ADAPTERS[kind])).save_pretrained(
+        folder
+    )
     return Path(folder)
 
 
 def changed(file, change):
-    """Save the tensors of a file again, one of them changed by ``change(tensors, name)``; returns its name."""
+    """Save a file again, one tensor changed by ``change(tensors, name)``; returns its name."""
     tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
     name = sorted(tensors)[len(tensors) // 2]
     change(tensors, name)

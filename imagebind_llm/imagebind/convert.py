@@ -5,28 +5,32 @@ as the number of heads, is the published model's, or what the config.json of ``-
 neither before nor after the fix of November 2025 to how long texts are cut: that is the processor's setting.
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
 
 from imagebind_llm.imagebind.config import TOWER_CONFIGS, ImageBindConfig
 from imagebind_llm.imagebind.model import ImageBindModel
 from imagebind_llm.imagebind.official_names import TEXT_MASK, official_tensors, text_mask
-from imagebind_llm.processing.config import ProcessorConfig
+from imagebind_llm.processing.config import PROCESSOR_FILE, ProcessorConfig
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.model_writer import write_model
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.checkpoints.reading import CheckpointFile, read_checkpoint
 from llama_adapter.checkpoints.report import ConversionReport, check_complete, summary
 from llama_adapter.checkpoints.sidecar import Sidecar
+from llama_adapter.checkpoints.way_back import check_way_back, differing
 from llama_adapter.checkpoints.writing import new_file, new_folder
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.json_file import read_object
+from llama_adapter.file_formats.safetensors_file import read_tensors
 
+_OF_TRAINING = (".drop_path", ".head_dropout")
+"""Settings that a pass outside training does not depend on."""
 _ADVICE = (
     "Use the published file, or put a config.json with the sizes of this one into a folder and name it with "
     "--base."
@@ -93,6 +97,8 @@ def to_official(config: ConvertConfig) -> int:
     """
     source = Path(config.checkpoint)
     settings = _read_config(source)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    remarks = _check_way_back(config, settings)
     tensors = _official_weights(source, settings, config.dtype)
     if "text" in settings.active:
         tensors[TEXT_MASK] = text_mask(settings.active["text"].length)  # type: ignore[attr-defined]
@@ -103,9 +109,51 @@ def to_official(config: ConvertConfig) -> int:
     container = sidecar.layout["container"]
     with new_file(config.output, config.overwrite) as path:
         torch.save({container: ordered} if container else ordered, path)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"Wrote {len(ordered)} tensors to {config.output}.")
+    for remark in remarks:
+        console.print(remark)
     return 0
+
+
+def _check_way_back(config: ConvertConfig, settings: ImageBindConfig) -> list[str]:
+    """Refuse settings that the file does not show and its reader would take for others.
+
+    Args:
+        config: whose ``base`` has the settings that the file will be read with; the published ones without.
+        settings: of the model.
+
+    Returns:
+        Sentences on what the reader must be told.
+
+    Raises:
+        UserError: names the settings.
+    """
+    towers: Any = settings.towers
+    active = {name: towers[name] for name in settings.active}
+    described = ImageBindConfig(towers=dict.fromkeys(active, {})) if config.base is None else None
+    if described is None:
+        described = _read_config(Path(config.base or ""))
+    read: Any = described.towers
+    sizes = "embedding_size"
+    found = differing(
+        {"towers": active, sizes: settings.embedding_size},
+        {"towers": {name: read.get(name) for name in active}, sizes: described.embedding_size},
+    )
+    if found and config.base is None and _other_shapes(settings, described):
+        return [f"Sizes are not the published ones: read the file with --base {config.checkpoint}."]
+    check_way_back(found, config.kind, aside=[name for name in found if name.endswith(_OF_TRAINING)])
+    if not (Path(config.checkpoint) / PROCESSOR_FILE).is_file():
+        return []
+    processor = differing(asdict(ProcessorConfig.load(config.checkpoint)), asdict(ProcessorConfig()))
+    if processor:
+        return [f"Not in such files, how inputs are read: {'; '.join(processor.values())}."]
+    return []
+
+
+def _other_shapes(settings: ImageBindConfig, described: ImageBindConfig) -> bool:
+    """Whether a reader with other settings would notice by the shapes of the tensors."""
+    ours, read = _shapes(settings), _shapes(described)
+    return any(read.get(name) != shape for name, shape in ours.items())
 
 
 def _official_weights(source: Path, settings: ImageBindConfig, dtype: str) -> NamedTensors:
@@ -116,8 +164,7 @@ def _official_weights(source: Path, settings: ImageBindConfig, dtype: str) -> Na
     """
     weights: NamedTensors = {}
     for path in sorted(source.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as opened:
-            weights |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        weights |= read_tensors(path)
     shapes = _shapes(settings)
     check_complete(shapes, weights, str(source), "Use a folder that convert or save_pretrained wrote.")
     turned = {
@@ -158,12 +205,7 @@ def _read_config(folder: Path) -> ImageBindConfig:
         UserError: there are none, or they are another model's.
     """
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read ({error}). Use a folder that convert or save_pretrained wrote."
-        ) from error
+    content = read_object(path, "Use a folder that convert or save_pretrained wrote.")
     if content.get("model_type") != ImageBindConfig.model_type:
         raise UserError(
             f"{str(path)!r} is that of a {content.get('model_type')!r} model. "

@@ -81,7 +81,7 @@ class ImageBindModel(PreTrainedModel):
         """
         with_report = kwargs.pop("output_loading_info", False)
         load: Any = super().from_pretrained
-        loaded = load_whole(load, pretrained_model_name_or_path, *args, **kwargs)
+        loaded: Any = load_whole(load, pretrained_model_name_or_path, *args, **kwargs)
         return loaded if with_report else loaded[0]
 
     def forward(self, inputs: Mapping[str, Values]) -> ImageBindOutput:

@@ -221,7 +221,9 @@ class ZeroInitModel(BaseTuner):
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
         )
         mine = f".{cls.prefix}", f".{adapter_name}"
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if all(p in name for p in mine)}
+        shapes = {
+            name: tensor.shape for name, tensor in model.state_dict().items() if all(p in name for p in mine)
+        }
         found = {name: tensor.shape for name, tensor in mapped.items() if mine[0] in name}
         warn_of_misfit(Misfit.of_shapes(shapes, found), "The file of the adapter", type(model).__name__)
         return mapped

@@ -89,10 +89,14 @@ def _check_way_back(
         guessed = None
     if guessed != adapter.prompt_length:
         told = replace(told, prompt_length=adapter.prompt_length)
-        remarks.append(f"The file leaves the prompt length open: read it with --prompt_length {adapter.prompt_length}.")
+        remarks.append(
+            f"The file leaves the prompt length open: read it with --prompt_length {adapter.prompt_length}."
+        )
     if adapter.gate_activation == "identity":
         told = replace(told, gate_activation="identity")
-        remarks.append("The file does not say what gates go through: read it with --gate_activation identity.")
+        remarks.append(
+            "The file does not say what gates go through: read it with --gate_activation identity."
+        )
     try:
         plan = plan_import(told, base)
     except UserError as error:
@@ -107,7 +111,9 @@ def _check_way_back(
     check_way_back(found, written.kind)
     trained, assumed = read_notes(folder).template, plan.official.layout.template
     if assumed is not None and trained not in (None, assumed):
-        remarks.append(f"The adapter was trained with the template {trained}; code for such files asks with {assumed}.")
+        remarks.append(
+            f"The adapter was trained with the template {trained}; code for such files asks with {assumed}."
+        )
     return remarks
 
 
@@ -116,7 +122,11 @@ def _passes(adapter: ZeroInitConfig) -> dict[str, Any]:
     kinds = [delta.kind for delta in adapter.linear_deltas]
     return {
         "prompt_length": adapter.prompt_length,
-        **({"gate": adapter.gate, "gate_activation": adapter.gate_activation} if adapter.prompt_length else {}),
+        **(
+            {"gate": adapter.gate, "gate_activation": adapter.gate_activation}
+            if adapter.prompt_length
+            else {}
+        ),
         # a scale of the input is the one kind to which it matters what comes before
         "order of deltas": list(dict.fromkeys(kinds if "input_scale" in kinds else sorted(kinds))),
     }

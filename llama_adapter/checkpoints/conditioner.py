@@ -76,7 +76,7 @@ def conditioner_shapes(tensors: NamedTensors, hidden_size: int) -> dict[str, tup
 
 
 def _assumed(tensors: NamedTensors) -> ConditionerConfig | None:
-    """The settings with as many heads as all published files have; None where blocks have no room for them."""
+    """The settings with the heads of all published files; None where blocks have no room for them."""
     width = VisualQueriesConfig.of_tensors(tensors, num_heads=1).width
     return VisualQueriesConfig.of_tensors(tensors) if width % PUBLISHED_HEADS == 0 else None
 

@@ -17,6 +17,7 @@ from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
 from llama_adapter.checkpoints.convert import ConvertConfig
 from llama_adapter.checkpoints.family import Family
 from llama_adapter.checkpoints.model_files import OfficialModel

@@ -3,7 +3,6 @@
 A family of models is described by a ``Family`` (`family.py`).
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from llama_adapter.checkpoints.report import check_complete, summary
 from llama_adapter.checkpoints.shards import join, joined_shape, split_axis
 from llama_adapter.checkpoints.stored import Stored
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.json_file import read_object
 
 MISFIT = "Use a folder whose settings and files belong together."
 
@@ -186,8 +186,5 @@ def _read_settings(source: Path, family: Family) -> dict[str, dict[str, Any]]:
         )
     settings = {}
     for name in present:
-        try:
-            settings[name] = json.loads((source / name).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{str(source / name)!r} is no JSON ({error}). Use a fresh copy.") from error
+        settings[name] = read_object(source / name)
     return settings

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from llama_adapter.checkpoints.names import NamedTensors
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import reading
+from llama_adapter.file_formats.safetensors_file import opened
 
 SIDECAR_FILE = "official.safetensors"
 _FORMAT = 1
@@ -43,15 +44,15 @@ class Sidecar:
         path = Path(folder) / SIDECAR_FILE
         if not path.is_file():
             return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except SafetensorError as error:
-            raise UserError(f"{str(path)!r} is damaged ({error}). Delete it, or convert again.") from error
+        advice = "Delete it, or convert again."
+        with opened(path, advice) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if metadata.get("format") != str(_FORMAT):
             raise UserError(
                 f"{str(path)!r} has format {metadata.get('format')!r}, this version reads {_FORMAT}. "
                 "Install a newer one (`pip install -U llama-adapter`)."
             )
-        return cls(layout=json.loads(metadata["layout"]), tensors=tensors)
+        with reading(path, "file of a conversion", advice):
+            layout = json.loads(metadata["layout"])
+        return cls(layout=layout, tensors=tensors)

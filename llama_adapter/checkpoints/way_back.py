@@ -88,5 +88,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value if isinstance(value, int) else int(value) if value.is_integer() else float(f"{value:.9g}")
+        return (
+            value if isinstance(value, int) else int(value) if value.is_integer() else float(f"{value:.9g}")
+        )
     return value

@@ -6,17 +6,18 @@ The folder is usually that of an adapter; ``config.json`` may hold settings of o
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from llama_adapter.conditioning.base import Conditioner, make_conditioner
 from llama_adapter.conditioning.visual_queries import PUBLISHED_HEADS, VisualQueriesConfig
-from llama_adapter.errors import UserError
+from llama_adapter.file_formats.json_file import read_object
+from llama_adapter.file_formats.safetensors_file import read_tensors
+from llama_adapter.whole_loads import Misfit, not_finite, refuse
 
 CONDITIONER_FILE = "conditioner.safetensors"
 SETTINGS_FILE = "config.json"
@@ -64,32 +65,29 @@ def has_conditioner(folder: str | Path) -> bool:
     return (Path(folder) / CONDITIONER_FILE).is_file()
 
 
-def load_conditioner(folder: str | Path, num_heads: int = PUBLISHED_HEADS) -> Conditioner:
+def load_conditioner(
+    folder: str | Path, num_heads: int = PUBLISHED_HEADS, allow_misfit: Sequence[str] = ()
+) -> Conditioner:
     """The conditioner of a folder.
 
     Args:
         folder: as ``save_conditioner`` or ``convert`` wrote it.
         num_heads: attention heads where the folder has no settings.
+        allow_misfit: names and patterns of tensors that need not fit.
 
     Raises:
         UserError: a file is missing or damaged, or tensors do not fit the settings.
     """
     path, options = Path(folder) / CONDITIONER_FILE, read_settings(folder, "conditioner")
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"The conditioner in {str(folder)!r} cannot be read: {error}. "
-            "Use a folder that save_conditioner or convert wrote."
-        ) from error
-    conditioner = make_conditioner(options or VisualQueriesConfig.of_tensors(tensors, num_heads))
-    try:
-        conditioner.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(
-            f"The tensors of {str(path)!r} do not fit their settings: {' '.join(str(error).split())} "
-            f"Use the {SETTINGS_FILE} that was written with them."
-        ) from error
+    tensors = read_tensors(path, "Use a folder that save_conditioner or convert wrote.")
+    options = options or asdict(VisualQueriesConfig.of_tensors(tensors, num_heads))
+    conditioner = make_conditioner(options)
+    wanted = {name: tuple(tensor.shape) for name, tensor in conditioner.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    misfit = replace(Misfit.of_shapes(wanted, found), not_finite=not_finite(tensors))
+    refuse(misfit, allow_misfit, str(path), f"the settings in its {SETTINGS_FILE}")
+    left = {name: tensor for name, tensor in tensors.items() if wanted.get(name) == found[name]}
+    conditioner.load_state_dict(left, strict=False)
     return conditioner
 
 
@@ -101,12 +99,4 @@ def _content(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read: {error}. Use the file that was saved with the tensors beside it."
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{str(path)!r} holds {str(content)[:40]!r}. Use an object of settings.")
-    return content
+    return read_object(path, "Use the file that was saved with the tensors beside it.")

@@ -69,7 +69,9 @@ def _save_ends(folder: Path, tokenizer: PreTrainedTokenizerBase, template: Templ
             f"Answers end with the text {template.end_token!r}, which is no single token: give it to other "
             "programs as a stop string."
         )
-    return f"Answers end at {tokenizer.convert_ids_to_tokens(settings['eos_token_id'])}, in {GENERATION_FILE}."
+    return (
+        f"Answers end at {tokenizer.convert_ids_to_tokens(settings['eos_token_id'])}, in {GENERATION_FILE}."
+    )
 
 
 def _begin_token(tokenizer: PreTrainedTokenizerBase) -> str:

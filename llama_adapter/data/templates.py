@@ -67,7 +67,8 @@ class AlpacaTemplate(Template):
             "{%- if messages|length > 2 or messages[0]['role'] != 'user' or "
             "(messages|length == 2 and messages[1]['role'] != 'assistant') %}"
             f"{{{{ raise_exception({_quoted(refused)}) }}}}{{%- endif %}}"
-            f"{{{{ {_quoted(f'{begin}{PREAMBLE}. {REQUEST}')} + messages[0]['content'] + {_quoted(RESPONSE)} }}}}"
+            f"{{{{ {_quoted(f'{begin}{PREAMBLE}. {REQUEST}')} + messages[0]['content'] }}}}"
+            f"{{{{ {_quoted(RESPONSE)} }}}}"
             f"{{%- if messages|length == 2 %}}{{{{ messages[1]['content'] + {_quoted(self.end_token)} }}}}"
             "{%- endif %}"
         )

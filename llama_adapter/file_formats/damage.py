@@ -37,7 +37,7 @@ def reading(path: str | Path, kind: str, advice: str = FRESH_COPY) -> Iterator[N
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, without its full stop; the error's name where it says nothing."""
+    """The first line of a library's message, without full stop; the error's name where it says nothing."""
     lines = str(error).strip().splitlines()
     name = type(error).__name__
     # the text of these is a bare value, which says nothing alone

@@ -1,7 +1,7 @@
 """The files of a Hugging Face folder, looked at before a library reads them.
 
-Libraries meet damage deep inside, in words of their own, or go on without the file. Here each file is known by
-its name, so that the message can name it.
+Libraries meet damage deep inside, in words of their own, or go on without the file. Here each file is known
+by its name, so that the message can name it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -49,7 +49,9 @@ def check_tokenizer_files(folder: str | Path) -> None:
         UserError: one is damaged.
     """
     for name in _TOKENIZER:
-        _check_settings(Path(folder).expanduser() / name, {"model": (dict,), "chat_template": (str, list, dict)})
+        _check_settings(
+            Path(folder).expanduser() / name, {"model": (dict,), "chat_template": (str, list, dict)}
+        )
     pieces = Path(folder).expanduser() / "tokenizer.model"
     if pieces.is_file() and not pieces.stat().st_size:
         raise UserError(f"{str(pieces)!r} is empty. Use a fresh copy.")
@@ -95,7 +97,7 @@ def _check_settings(path: Path, types: Mapping[str, tuple[type, ...]], needed: t
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:
-    """The files that transformers would read: the first kind that is there, the files of an index if it has one.
+    """The files that transformers would read, of the first kind that is there; those of an index, if any.
 
     Raises:
         UserError: the index is damaged, or names a file that is not there.

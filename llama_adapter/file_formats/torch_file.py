@@ -1,10 +1,11 @@
 """Files of ``torch.save``, zip archives and the older format, read without believing them.
 
-A file's pickle is gone through twice. The first time every class in it is an inert stand-in: nothing runs, no
-tensor is made, and what comes out is how many bytes each storage claims. These are compared with the entries
-of the archive, or with the length of the file, so that a file cannot ask for more memory than it is long. Only
-then torch reads it, with ``weights_only``. Tensors of archives are mapped: pages come in as they are used, so
-checksums are compared first where that is asked for, since a mapped file would not notice a flipped bit.
+A file's pickle is gone through twice. The first time every class in it is an inert stand-in: nothing runs,
+no tensor is made, and what comes out is how many bytes each storage claims. These are compared with the
+entries of the archive, or with the length of the file, so that a file cannot ask for more memory than it is
+long. Only then torch reads it, with ``weights_only``. Tensors of archives are mapped: pages come in as they
+are used, so checksums are compared first where that is asked for, since a mapped file would not notice a
+flipped bit.
 """
 
 import argparse
@@ -170,7 +171,7 @@ class _Structure(pickle._Unpickler):
         return type(str(name), (_Inert,), {})
 
     def persistent_load(self, saved: Any) -> Any:
-        """Note a storage: its kind, type, key, place and number of elements, and more in the older format."""
+        """Note a storage, saved as kind, type, key, place and number of elements."""
         _, kind, key, _, count = saved[:5]
         if not isinstance(count, int) or count < 0:
             raise ValueError(f"a storage of {count!r} elements")
@@ -179,7 +180,7 @@ class _Structure(pickle._Unpickler):
 
 
 def _width(kind: str) -> int:
-    """Bytes of an element in a storage of a type like ``Float``; where that says nothing, elements are bytes."""
+    """Bytes of an element in a storage of a type like ``Float``; 1 where that says nothing."""
     name = {"ComplexFloat": "cfloat", "ComplexDouble": "cdouble"}.get(kind, kind.lower())
     return getattr(getattr(torch, name, None), "itemsize", 1)
 

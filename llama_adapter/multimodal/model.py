@@ -224,8 +224,8 @@ class ImageConditionedModel(PreTrainedModel):
             base: the frozen language model; None for the one that the adapter names.
             encoder: ``saved`` loads the one that the folder names, if it does; None for features alone.
             trainable: whether adapter and conditioner can be trained further.
-            options: ``dtype``, ``attn_implementation``, ``device_map`` and ``allow_misfit`` of the base, instead of
-                ``base``.
+            options: ``dtype``, ``attn_implementation``, ``device_map`` and ``allow_misfit`` of the base,
+                instead of ``base``.
 
         Raises:
             UserError: a part is missing or does not fit, or an option is unknown.

@@ -26,6 +26,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.lazy import needed
 from llama_adapter.vision.config import VisionConfig
 from llama_adapter.vision.tower import ImageTransform, Tower
+from llama_adapter.whole_loads import Misfit, not_finite, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -153,6 +154,8 @@ def load_encoder(config: VisionConfig) -> VisionEncoder:
     if _is_random(config):
         _log.warning("%r has random weights. Set weights to use trained ones.", config.name_or_path)
     tower, transform = _loader(config.kind)(config)
+    file = config.name_or_path if config.weights in (None, "hub") else str(config.weights)
+    refuse(Misfit(not_finite=not_finite(tower.state_dict())), (), file, "an image encoder")
     return VisionEncoder(tower.to(getattr(torch, config.dtype)), transform, config)
 
 

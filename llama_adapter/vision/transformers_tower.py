@@ -9,7 +9,7 @@ Dimensions: B images, S height, T width in pixels.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,9 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.model_folder import check_model_files
 from llama_adapter.lazy import needed
 from llama_adapter.vision.config import VisionConfig
 from llama_adapter.vision.tower import ImageTransform, Tower, TowerOutput
+from llama_adapter.whole_loads import Misfit, quiet_reports, refuse
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,21 @@ def _model(config: VisionConfig, family: _Family, settings: Any, empty: bool) ->
     if empty:
         with torch.device("meta"):
             return getattr(transformers, class_name)(settings)
-    model, report = getattr(transformers, class_name).from_pretrained(
-        config.name_or_path, config=settings, dtype=config.dtype, output_loading_info=True
-    )
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(
-            f"{config.name_or_path!r} lacks weights of the encoder: {missing[:3]} ({len(missing)} in all). "
-            "Use a complete checkpoint" + (", or set projection to False." if config.projection else ".")
+    check_model_files(config.name_or_path)
+    with quiet_reports():
+        model, report = getattr(transformers, class_name).from_pretrained(
+            config.name_or_path,
+            config=settings,
+            dtype=config.dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
+    misfit = Misfit.of_report(report)
+    parts = {name.partition(".")[0] for name in model.state_dict()}
+    # what belongs to no part of the encoder is the rest of the checkpoint, such as CLIP's text side
+    odd = {name: text for name, text in misfit.unexpected.items() if name.partition(".")[0] in parts}
+    hint = "Use a complete checkpoint, or set projection to False." if config.projection else ""
+    refuse(replace(misfit, unexpected=odd), (), config.name_or_path, f"the image encoder {class_name}", hint)
     return model
 
 

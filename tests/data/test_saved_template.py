@@ -38,7 +38,9 @@ def test_the_chat_template_is_the_template(name, question, answer):
     prompt = tokenizer.apply_chat_template(messages(turns), tokenize=False, add_generation_prompt=True)
     assert prompt == begin + template.render_prompt(turns)
     turns.append(Turn("assistant", answer))
-    assert tokenizer.apply_chat_template(messages(turns), tokenize=False) == begin + template.render(turns).text
+    assert (
+        tokenizer.apply_chat_template(messages(turns), tokenize=False) == begin + template.render(turns).text
+    )
 
 
 @pytest.mark.parametrize("name", ["plain", "sphinx"])

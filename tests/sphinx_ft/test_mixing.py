@@ -92,7 +92,7 @@ def test_weights_in_files_of_their_own_are_read_with_the_first_image(tmp_path):
     (tmp_path / "encoders" / "clip.safetensors").unlink()
     last = SphinxForConditionalGeneration.from_pretrained(tmp_path / "model")
     assert torch.isfinite(last(torch.tensor([[1, 5]])).logits).all()  # text needs no encoder
-    with pytest.raises(UserError, match=r"encoder 'clip' cannot be read from .*clip.safetensors"):
+    with pytest.raises(UserError, match=r"clip.safetensors' (is damaged|does not fit the encoder 'clip')"):
         last.image_tokens(squares, useful)
 
 

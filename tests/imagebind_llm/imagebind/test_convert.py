@@ -127,7 +127,7 @@ def test_files_that_do_not_fit(tmp_path, official, sizes, capsys):
     assert convert("--checkpoint", tmp_path / "other.pth", "--output", tmp_path / "ours") == 2
     assert "holds no tower of ImageBind, but layers.0" in capsys.readouterr().err
     assert convert("--checkpoint", tmp_path, "--output", tmp_path / "x.pth", "--reverse", "true") == 2
-    assert "config.json' cannot be read" in capsys.readouterr().err
+    assert "config.json' is damaged or no JSON file" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert convert("--checkpoint", tmp_path, "--output", tmp_path / "x.pth", "--reverse", "true") == 2
     assert "config.json' is that of a 'llama' model. Use" in capsys.readouterr().err

@@ -128,7 +128,9 @@ def test_a_part_is_read_alone(tmp_path, caplog):
         part({"audio": inputs_of("audio", 1)})
     part.save_pretrained(tmp_path / "part")
     assert list(ImageBindModel.from_pretrained(tmp_path / "part").towers) == ["text"]
-    with pytest.raises(UserError, match="does not fit the ImageBindModel(?s:.*)towers.vision.*is missing(?s:.*)Use the files"):
+    with pytest.raises(
+        UserError, match="does not fit the ImageBindModel(?s:.*)towers.vision.*is missing(?s:.*)Use the files"
+    ):
         ImageBindModel.from_pretrained(tmp_path / "part", modalities=["vision"])
 
 
