@@ -17,7 +17,7 @@ import datasets
 from llama_adapter.data.config import DataConfig
 from llama_adapter.data.encoding import IGNORE, Encoded, Encoder, answer_labels
 from llama_adapter.data.overlong import TokenRange, answers_that_fit, cut_middles, cuttable_ranges
-from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem, Turn
+from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem, Turn, turn_of
 from llama_adapter.data.report import BAD, DROPPED, KEPT, TRUNCATED
 from llama_adapter.data.template_base import Rendered, Span, Template, lifted_media
 
@@ -121,7 +121,7 @@ class Preparer:
         ):
             row = Row(record_id, BAD if problem else KEPT, problem, media=media)
             rows.append(row)
-            turns = [Turn(**turn) for turn in stored]
+            turns = [turn_of(turn) for turn in stored]
             if row.fate == KEPT and (rendered := self._try(row, turns)):
                 ready.append((row, *rendered))
         encoded = self.encoder.encode([text for _, _, text in ready], self.template.add_special_tokens)

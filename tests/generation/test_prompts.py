@@ -65,18 +65,25 @@ def test_system_message_is_added_where_there_is_none(read):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("q.jsonl", '{"prompt": "a"}\n{"prompt": \n', r"q.jsonl:2: .* is not valid JSON"),
-        ("q.jsonl", '{"question": "a"}\n', r"q.jsonl:1: .* has no prompt. Use one of the keys messages"),
-        ("q.jsonl", "3\n", "q.jsonl:1: '3' has no prompt"),
-        ("q.jsonl", '{"prompt": 3}\n', "3 is not a text"),
-        ("q.jsonl", '{"instruction": "a", "input": ["b"]}\n', "is not a text"),
-        ("q.jsonl", '{"messages": []}\n', "has no question. Add a user's turn."),
-        ("q.jsonl", '{"messages": 3}\n', "Use texts for role and content"),
-        ("q.jsonl", '{"messages": [{"role": "user"}]}\n', "Use texts for role and content"),
-        ("q.jsonl", '{"prompt": "a", "id": [1]}\n', r"q.jsonl:1: the id \[1\] names no record. Use a text"),
-        ("q.json", '{"prompt": "a"}', "holds a dict. Use an array"),
+        ("q.jsonl", '{"prompt": "a"}\n{"prompt": \n', "q.jsonl:2: invalid JSON: Expecting value"),
+        ("q.jsonl", '{"query": "a"}\n', r"q.jsonl:1: .* has no prompt of a known format; llava"),
+        ("q.jsonl", "3\n", r"q.jsonl:1: the record is int \('3'\), not an object"),
+        ("q.jsonl", '{"prompt": 3}\n', r"'prompt' is int \('3'\); it must be text"),
+        ("q.jsonl", '{"instruction": "a", "input": ["b"]}\n', "'input' is list"),
+        (
+            "q.jsonl",
+            '{"messages": [{"role": "assistant", "content": "a"}]}\n',
+            "no question; add a user's turn",
+        ),
+        ("q.jsonl", '{"messages": 3}\n', "must be a list of objects"),
+        ("q.jsonl", '{"messages": [{"role": "user"}]}\n', "the key 'content' is missing"),
+        (
+            "q.jsonl",
+            '{"prompt": "a", "id": [1]}\n',
+            r"q.jsonl:1: the id \[1\] names no record; it must be a text",
+        ),
         ("q.txt", "\n \n", "holds no prompts"),
-        ("q.txt", b"caf\xe9", "not UTF-8 at byte 3"),
+        ("q.txt", b"caf\xe9", "must be UTF-8, but has the byte 0xe9 at character 3"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(read, name, text, said):
