@@ -17,7 +17,6 @@ import datasets
 from llama_adapter.data.canonical import canonical_row
 from llama_adapter.data.config import SourceConfig, parse_rows
 from llama_adapter.data.containers import CONTAINERS
-from llama_adapter.data.fields import filled
 from llama_adapter.data.formats import FORMATS, detect_format, named_format
 from llama_adapter.data.reading import rename
 from llama_adapter.data.records import RawRow
@@ -230,7 +229,8 @@ def _format_name(entry: dict[str, Any], config: SourceConfig, changes: Mapping[s
         if raw.problem:
             problems.append(f"{raw.record_id}: {raw.problem}")
         else:
-            columns |= filled(rename(raw.row, tuple(config.columns.items()))) - set(config.ignore)
+            named = rename(raw.row, tuple(config.columns.items())).items()
+            columns |= {key for key, value in named if value is not None and key not in config.ignore}
     if not columns and not problems:
         raise UserError(
             f"{entry['name']!r} holds no records. Give a file that has some, or leave the source out."
