@@ -259,32 +259,36 @@ def _split(
         report.merge(source.report)
     if parts:
         log.info("%s data: %s", name, report.summary())
-        judge_sight(report, config.media, name)
+        if said := judge_sight(report, config.media, name):
+            log.warning(said)
     return parts, report
 
 
-def judge_sight(report: Report, media: str, name: str) -> None:
-    """Refuse data without a single image for a model that sees, and say how many records lack one.
+def judge_sight(report: Report, media: str, name: str) -> str:
+    """Refuse data without a single image for a model that sees.
 
     Args:
         report: of one split, complete.
         media: ``DataConfig.media``; a model that sees attaches.
         name: of the split.
 
+    Returns:
+        How many records name no image; empty where all do, or none must.
+
     Raises:
         UserError: no record has an image.
     """
     read = sum(report.fates.values())
     if media != "attach" or report.streamed or not report.sources:
-        return
+        return ""
     if not report.with_media:
         raise UserError(
             f"no record of the {name} data names an image ({read} records read), but the model is to see. "
             "Say in which column images are (columns: {image: ...}) or how they are called (media_name); "
             f"{said_unread(report.unread) or 'no key was left unread'}."
         )
-    if report.with_media < read:
-        log.warning("%s data: %d of %d records name no image", name, read - report.with_media, read)
+    lack = read - report.with_media
+    return f"{name} data: {lack} of {read} records name no image" if lack else ""
 
 
 def build_datasets(

@@ -41,7 +41,7 @@ def canonical_row(form: Format, raw: RawRow, plan: Mapping[str, Any]) -> dict[st
         record = record if problem else images_alone(read_record(form, raw, habits), text_alone)
         media = media_files(record, folder or "")
     except (RecordProblem, UserError) as error:
-        record, problem, media = Record(raw.record_id, []), str(error), []
+        record, problem, media = Record(raw.record_id, []), str(error).removesuffix("."), []
     return {
         "record_id": raw.record_id,
         "turns": [stored_turn(turn) for turn in record.turns],

@@ -125,7 +125,7 @@ def detect_format(columns: Iterable[str], place: str) -> Format:
     found = set(columns)
     if form := find_format(found, answered=True):
         return form
-    if key := preference_key(dict.fromkeys(found, "?")):
+    if key := preference_key(dict.fromkeys(found, ["?"])):
         raise UserError(f"{place} has the column {key!r}, which is of preference data. Instead: {INSTEAD}.")
     known = f"known formats: {known_formats()}"
     if (form := find_format(found, answered=False)) and found & form.keys == found:

@@ -19,14 +19,31 @@ HARMLESS = frozenset(
 PREFERENCE_WORDS = frozenset({"chosen", "rejected", "preferred", "dispreferred", "kto", "ranked", "ranking"})
 """Words, between underscores, in the names of columns of preference data."""
 PREFERENCE = frozenset(
-    {"rank", "ranks", "rankings", "preference", "preferences", "overall_preference", "winner", "loser"}
-    | {"winner_model", "winner_model_a", "winner_model_b", "winner_tie", "better_response_id"}
-    | {"safer_response_id", "human_ref_A", "human_ref_B", "score_A", "score_B", "candidates", "completions"}
-    | {"response_a", "response_b", "response_A", "response_B", "response_0", "response_1"}
-    | {"response_2", "response_j", "response_k", "responses", "answer_a", "answer_b", "output_1", "output_2"}
-    | {"conversation_a", "conversation_b", "kto_tag", "desirable", "is_desirable"}
+    {"preference", "preferences", "overall_preference", "winner", "loser", "winner_model", "winner_model_a"}
+    | {
+        "winner_model_b",
+        "winner_tie",
+        "better_response_id",
+        "safer_response_id",
+        "human_ref_A",
+        "human_ref_B",
+    }
+    | {
+        "score_A",
+        "score_B",
+        "response_a",
+        "response_b",
+        "response_A",
+        "response_B",
+        "response_0",
+        "response_1",
+    }
+    | {"response_2", "response_j", "response_k", "answer_a", "answer_b", "output_1", "output_2"}
+    | {"conversation_a", "conversation_b", "desirable", "is_desirable"}
 )
 """Columns of preference data that have other names."""
+RANKED = frozenset({"rank", "ranks", "rankings", "responses", "completions", "candidates"})
+"""Columns that hold several answers, or their order, where they are lists."""
 
 MEANINGFUL = {
     "history": "pairs of question and answer before this one",
@@ -72,7 +89,8 @@ def preference_key(row: dict[str, Any], read: Collection[str] = ()) -> str | Non
         if key in read or value is None or value in ("", [], {}):
             continue
         words = set(key.lower().split("_"))
-        if words & PREFERENCE_WORDS or key in PREFERENCE:
+        ranked = key in RANKED and isinstance(value, list | dict)
+        if words & PREFERENCE_WORDS or key in PREFERENCE or ranked:
             return key
         if key in ("label", "labels") and str(value).lower() in ("true", "false", "0", "1"):
             return key

@@ -123,7 +123,7 @@ def _read(form: Format, row: Row, record_id: str, habits: Habits) -> tuple[Recor
         parsed = form.read(row, record_id)
         found = find_media({k: v for k, v in row.items() if k not in parsed.read}, habits.media_name)
     except UserError as error:
-        raise RecordProblem(str(error)) from error
+        raise RecordProblem(str(error).removesuffix(".")) from error
     front = _front(row)
     turns = _with_reasoning(row, _joined(front.turns, parsed.turns))
     slots = front.media + (parsed.media or _slots(parsed.turns))

@@ -183,7 +183,7 @@ def _check_split(name: str, sources: list[SourceConfig], check: Check, console: 
                 console.print(Text.assemble((place, "bold"), "  ", (reason, "red")), soft_wrap=True)
             progress.remove_task(task)
     try:
-        judge_sight(check.report, check.media, name)
+        console.print(judge_sight(check.report, check.media, name), markup=False)
     except UserError as error:
         check.problems += 1
         console.print(Text(str(error), "red"), soft_wrap=True)

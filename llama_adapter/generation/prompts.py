@@ -88,8 +88,10 @@ def _prompt(raw: RawRow, folder: Path, system: str | None, habits: Habits) -> Pr
         record = read_question(RawRow(raw.record_id, row), habits)
         image = as_shown([_item(item, folder) for item in record.media])
         adapter, own = _adapter(row), _id(row)
-    except (RecordProblem, UserError) as error:
-        raise UserError(f"{raw.record_id}: {error}. Repair the record, or leave it out.") from error
+    except UserError as error:
+        raise UserError(f"{raw.record_id}: {error}") from error
+    except RecordProblem as problem:
+        raise UserError(f"{raw.record_id}: {problem}. Repair the record, or leave it out.") from problem
     unread = [key for key in record.unread if key not in READ_HERE]
     return Prompt(
         raw.record_id, with_system(_turns(record), system), adapter, own, image, record.tools, unread

@@ -122,7 +122,5 @@ def test_no_container_raises_for_what_is_in_a_file(write, suffix):
         b"\xef\xbb\xbf",
     ):
         list(CONTAINERS[suffix](write("f" + suffix, content), "f"))
-        try:
+        with pytest.raises(UserError, match="f" + suffix):
             read_prompts(write("f" + suffix, content))
-        except UserError as error:
-            assert "f" + suffix in str(error)

@@ -105,7 +105,7 @@ def test_preference_data_are_refused_in_every_layout(row):
 
 
 def test_a_label_that_names_a_class_is_none_and_what_is_ignored_is_let_pass():
-    assert learn({"messages": TALK, "label": "sports"}).unread == ["label"]
+    assert learn({"messages": TALK, "label": "sports", "rank": 3}).unread == ["label", "rank"]
     assert learn({"messages": TALK, "label": 1}, ignore=("label",)).unread == []
     row = {"question": "q", "label": "1"}
     columns = (("instruction", "question"), ("output", "label"))
