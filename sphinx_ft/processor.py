@@ -14,7 +14,7 @@ from typing import Any
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from llama_adapter.data import Encoder, load_template
-from llama_adapter.data.fields import message_turns
+from llama_adapter.data.messages import message_turns
 from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem
 from llama_adapter.errors import UserError
 from llama_adapter.generation.generator import left_pad

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from llama_adapter.data.fields import Parsed, Row, list_of, listed, optional_text, text_of
-from llama_adapter.data.formats import images_of
 from llama_adapter.data.records import RecordProblem, Turn
 from llama_adapter.errors import UserError
 from sphinx_ft.boxes import from_pixels, padded_as, to_square, write
@@ -150,6 +149,21 @@ TASKS: dict[str, Callable[[Row, Places], Parts]] = {
 }
 
 
+_BOXES = ("box", "width", "height")
+TASK_KEYS: dict[str, tuple[str, ...]] = {
+    "vqa": ("question", "answer", "answers"),
+    "caption": ("caption",),
+    "region": (*_BOXES, "caption"),
+    "grounding": (*_BOXES, "boxes", "expression"),
+    "ocr": ("text",),
+    "layout": (*_BOXES, "regions"),
+    "pose": (*_BOXES, "points", "subject"),
+    "detection": (*_BOXES, "objects"),
+    "text": ("instruction", "input", "output"),
+}
+"""Task -> the keys of its records, besides media."""
+
+
 def plan_task(settings: Mapping[str, Any], own: str | None) -> dict[str, Any]:
     """All that decides what records of a task become.
 
@@ -194,6 +208,6 @@ def task_reader(plan: Mapping[str, Any]) -> Callable[[Row, str], Parsed]:
         asked = texts[zlib.crc32(f"{record_id} {answer}".encode("utf-8", "replace")) % len(texts)]
         for name, value in held.items():
             asked = asked.replace(f"{{{name}}}", value)
-        return Parsed([Turn("user", asked), Turn("assistant", answer)], images_of(row))
+        return Parsed([Turn("user", asked), Turn("assistant", answer)])
 
     return read

@@ -24,7 +24,7 @@ from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
 from llama_adapter.data.images import image_problem
 from llama_adapter.data.prepare import PASSED_ON, ROW_FEATURES, Preparer
-from llama_adapter.data.report import BAD, KEPT, TRUNCATED, Report
+from llama_adapter.data.report import BAD, KEPT, TRUNCATED, Report, said_unread
 from llama_adapter.data.sources import RECORD_FEATURES, load_records, source_plans, stream_records
 from llama_adapter.data.templates import load_template
 from llama_adapter.errors import UserError
@@ -93,7 +93,7 @@ class _Source:
 
     def rows(self) -> Data:
         """The rows of this source that are used."""
-        plans = source_plans(self.config)
+        plans = source_plans(self.config, text_alone=self.data.media == "ignore")
         return self._streamed(plans) if self.config.streaming else self._stored(plans)
 
     def _columns(self) -> list[str]:
@@ -105,6 +105,8 @@ class _Source:
         """Read and prepare into memory-mapped tables, or open the ones that exist."""
         records = load_records(plans, self.data.cache_dir)
         self._judge(_problems(records, lambda row: bool(row["problem"]), ("record_id", "problem")))
+        for row in _iterate(records.select_columns(["unread"])):
+            self.report.add_unread(row["unread"])
         key = hashlib.sha256(json.dumps([plans, self.preparer.identity]).encode()).hexdigest()[:16]
         folder = Path(records.cache_files[0]["filename"]).parent
         with FileLock(folder / f"rows-{key}.lock"):
@@ -185,14 +187,25 @@ class _Source:
 
     def _streamed(self, plans: list[str]) -> datasets.IterableDataset:
         """Prepare while reading."""
-        rows = stream_records(plans).map(
-            self.preparer,
-            batched=True,
-            batch_size=256,
-            remove_columns=list(RECORD_FEATURES),
-            features=datasets.Features({**ROW_FEATURES, **TYPE_FEATURES}),
+        rows = (
+            stream_records(plans)
+            .filter(self._name_unread, input_columns=["unread"])
+            .map(
+                self.preparer,
+                batched=True,
+                batch_size=256,
+                remove_columns=list(RECORD_FEATURES),
+                features=datasets.Features({**ROW_FEATURES, **TYPE_FEATURES}),
+            )
         )
         return rows.filter(self._usable).select_columns(self._columns())
+
+    def _name_unread(self, keys: list[str]) -> bool:
+        """Say once of each key that it is not read; keeps every record."""
+        if new := [key for key in keys if key not in self.report.unread]:
+            log.warning("%s: not read: %s", self.config.path, ", ".join(new))
+        self.report.add_unread(keys)
+        return True
 
     def _usable(self, row: dict[str, Any]) -> bool:
         """Judge one streamed row."""
@@ -247,7 +260,36 @@ def _split(
         report.merge(source.report)
     if parts:
         log.info("%s data: %s", name, report.summary())
+        if said := judge_sight(report, config.media, name):
+            log.warning(said)
     return parts, report
+
+
+def judge_sight(report: Report, media: str, name: str) -> str:
+    """Refuse data without a single image for a model that sees.
+
+    Args:
+        report: of one split, complete.
+        media: ``DataConfig.media``; a model that sees attaches.
+        name: of the split.
+
+    Returns:
+        How many records name no image; empty where all do, or none must.
+
+    Raises:
+        UserError: no record has an image.
+    """
+    read = sum(report.fates.values())
+    if media != "attach" or report.streamed or not report.sources:
+        return ""
+    if not report.with_media:
+        raise UserError(
+            f"no record of the {name} data names an image ({read} records read), but the model is to see. "
+            "Say in which column images are (columns: {image: ...}) or how they are called (media_name); "
+            f"{said_unread(report.unread) or 'no key was left unread'}."
+        )
+    lack = read - report.with_media
+    return f"{name} data: {lack} of {read} records name no image" if lack else ""
 
 
 def build_datasets(

@@ -100,12 +100,18 @@ class SourceConfig:
     join: JoinConfig | None = None
     """Another file that has more columns of the same records."""
     media_name: str | None = None
-    """How an image is called where records have its number only: ``COCO_train2014_{image_id:012d}.jpg``."""
+    """How an image is called where records have its number only: ``COCO_train2014_{image_id:012d}.jpg``. Not
+    used for records that name an image themselves."""
+    marks: Literal["media", "text"] = "media"
+    """What ``<image>``, ``<audio>`` and ``<video>`` are in a record that names no media: a mistake, which is
+    reported, or words of its text."""
+    ignore: list[str] = field(default_factory=list)
+    """Keys that are knowingly not read, such as ``label`` or ``messages.score``: nothing is said of them."""
     media_folder: str | None = None
     """Folder in which relative paths of images are looked up; left out, where the program was started."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Other names for columns, as ``expected: yours``, for example ``{instruction: question, output:
-    answer}``."""
+    """Other names for columns, those of media included, as ``expected: yours``, for example ``{instruction:
+    question, output: answer, image: screenshot}``."""
     streaming: bool = False
     """Read while training, without writing a cache: for data that do not fit on the disk or take too long to
     prepare."""

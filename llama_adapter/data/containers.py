@@ -1,4 +1,4 @@
-"""Readers of whole files: CSV, TSV, Parquet, JSON and JSON lines, each yielding rows with ``file:line``.
+"""Readers of whole files: CSV, TSV, Parquet, JSON, JSON lines and text, each yielding rows with their line.
 
 The standard library's parsers are used for text because they know the line; ``datasets`` reads faster but can
 only say that some block of some file was bad. A reader never raises for what the file contains: it yields the
@@ -117,6 +117,22 @@ def read_parquet(path: Path, name: str) -> Iterator[RawRow]:
                     yield RawRow(f"{name}:{number}", row=row)
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         yield RawRow(f"{name}:{number + 1}", problem=f"the Parquet file cannot be read here: {error}")
+
+
+def read_text_lines(path: Path, name: str) -> Iterator[RawRow]:
+    """Read a prompt per line, for files of questions; lines end with a line feed, whatever else is in them.
+
+    Args:
+        path: the file.
+        name: how the file is called in ``record_id``.
+
+    Yields:
+        One row with a ``prompt`` per line that is not blank.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.strip():
+                yield RawRow(f"{name}:{number}", row={"prompt": line.removesuffix("\n").removesuffix("\r")})
 
 
 register_container(read_json, ".json")

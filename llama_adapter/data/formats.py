@@ -1,42 +1,31 @@
 """Record formats: small functions that turn one row into turns, registered with the columns they need.
 
 A reader sees one row as a dict and knows nothing of files. It raises ``RecordProblem`` with the reason; it
-never guesses. A new format is one function and one ``register_format`` line; the order of registration is the
+never guesses. What all records may have besides (a system text, a history, functions, media) is read in
+``reading``. A new format is one function and one ``register_format`` line; the order of registration is the
 order of detection.
 """
 
 import difflib
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
-from llama_adapter.data.fields import (
-    Parsed,
-    Row,
-    known_role,
-    list_of,
-    listed,
-    media_paths,
-    message_turns,
-    optional_text,
-    sound_text,
-    text_of,
-)
-from llama_adapter.data.records import RawRow, Record, RecordProblem, Turn, checked_turns
+from llama_adapter.data.fields import Parsed, Row, filled, list_of, listed, optional_text, text_of
+from llama_adapter.data.keys import INSTEAD, preference_key
+from llama_adapter.data.messages import SHAREGPT, message_turns
+from llama_adapter.data.records import RecordProblem, Turn, brief
 from llama_adapter.errors import UserError
+from llama_adapter.media import MediaItem, names_media
 from llama_adapter.scienceqa import build_answer, build_prompt, problem_of
 
 RowReader = Callable[[Row, str], Parsed]
-"""Takes a row and its ``record_id``; returns turns and media."""
+"""Takes a row and its ``record_id``; returns turns, and media that only this format names."""
 
-SHAREGPT_ROLES = {
-    "system": "system",
-    **dict.fromkeys(("human", "user"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bard", "bing", "model"), "assistant"),
-}
+MEDIA = "media"
+"""In the columns of a format: any column that may name media."""
 CAPTION_INSTRUCTION = "Generate caption of this image"
 """The fixed instruction of the published captioning recipe."""
 
@@ -48,32 +37,58 @@ class Format:
     name: str
     """What ``SourceConfig.format`` calls it."""
     needs: tuple[str, ...]
-    """Columns a file must have to be detected; ``a|b`` means one of the two."""
+    """Columns that even a question has; ``a|b`` means one of the two."""
     read: RowReader
     """Turns one row into a conversation."""
+    answer: tuple[str, ...] = ()
+    """Columns that a record to learn from has besides."""
+    also: tuple[str, ...] = ()
+    """Columns that are read where they are there, or say nothing that matters."""
 
-    def matches(self, columns: set[str]) -> bool:
-        """Whether a file with these columns looks like this format."""
-        return all(columns & set(need.split("|")) for need in self.needs)
+    @property
+    def keys(self) -> set[str]:
+        """The columns that are accounted for."""
+        return {key for need in (*self.needs, *self.answer) for key in need.split("|")} | set(self.also)
+
+    def matches(self, columns: Collection[str], answered: bool = True) -> bool:
+        """Whether a record with these columns looks like this format.
+
+        Args:
+            columns: its own.
+            answered: whether the answer must be there, too.
+        """
+        needs = (*self.needs, *self.answer) if answered else self.needs
+        return all(any(_is_there(key, columns) for key in need.split("|")) for need in needs)
+
+
+def _is_there(key: str, columns: Collection[str]) -> bool:
+    """Whether a column, or one of a kind, is among those found."""
+    return any(map(names_media, columns)) if key == MEDIA else key in columns
 
 
 FORMATS: dict[str, Format] = {}
 """Name -> format, in the order of detection."""
 
 
-def register_format(name: str, *needs: str) -> Callable[[RowReader], RowReader]:
+def register_format(
+    name: str, *needs: str, answer: Collection[str] = (), also: Collection[str] = ()
+) -> Callable[[RowReader], RowReader]:
     """Make a record format known; use as a decorator on its reader.
 
     Args:
         name: what ``SourceConfig.format`` calls it.
         *needs: the columns it is detected by; ``a|b`` means one of the two.
+        answer: of the columns it is detected by those that a question alone does not have; the reader then
+            says in ``Parsed.lacks`` that one is missing.
+        also: further columns that it reads, or knows to say nothing that matters. All others are reported as
+            not read.
 
     Returns:
         The decorator, which leaves the reader as it is.
     """
 
     def keep(read: RowReader) -> RowReader:
-        FORMATS[name] = Format(name, needs, read)
+        FORMATS[name] = Format(name, needs, read, tuple(answer), tuple(also))
         return read
 
     return keep
@@ -81,7 +96,17 @@ def register_format(name: str, *needs: str) -> Callable[[RowReader], RowReader]:
 
 def known_formats() -> str:
     """The formats with their columns, for messages."""
-    return "; ".join(f"{form.name} ({', '.join(form.needs)})" for form in FORMATS.values())
+    return "; ".join(f"{form.name} ({', '.join(form.needs + form.answer)})" for form in FORMATS.values())
+
+
+def find_format(columns: Collection[str], answered: bool) -> Format | None:
+    """The first registered format that a record with these columns may have.
+
+    Args:
+        columns: its own.
+        answered: whether the answer must be there, too.
+    """
+    return next((form for form in FORMATS.values() if form.matches(columns, answered)), None)
 
 
 def detect_format(columns: Iterable[str], place: str) -> Format:
@@ -95,16 +120,23 @@ def detect_format(columns: Iterable[str], place: str) -> Format:
         The first registered format whose columns are all there.
 
     Raises:
-        UserError: no format matches.
+        UserError: no format matches, or the columns are those of preference data.
     """
     found = set(columns)
-    for form in FORMATS.values():
-        if form.matches(found):
-            return form
+    if form := find_format(found, answered=True):
+        return form
+    if key := preference_key(dict.fromkeys(found, ["?"])):
+        raise UserError(f"{place} has the column {key!r}, which is of preference data. Instead: {INSTEAD}.")
+    known = f"known formats: {known_formats()}"
+    if (form := find_format(found, answered=False)) and found & form.keys == found:
+        raise UserError(
+            f"{place} has questions of the format {form.name}, but no answers to learn: "
+            f"{', '.join(form.answer)} is missing (found: {', '.join(sorted(found))}). Add it, or set "
+            f"columns to say where it is; {known}."
+        )
     raise UserError(
         f"{place} has the columns {', '.join(sorted(found))}, which is no known format. Set columns to say "
-        "which is which, for example {instruction: question, output: answer}; "
-        f"known formats: {known_formats()}."
+        f"which is which, for example {{instruction: question, output: answer}}; {known}."
     )
 
 
@@ -127,25 +159,34 @@ def named_format(name: str) -> Format:
     raise UserError(f"format is {name!r}.{hint} Use auto or one of: {', '.join(FORMATS)}.")
 
 
-def images_of(row: Row) -> list[Any]:
-    """What a row names under ``image`` or ``images``."""
-    return listed(row.get("image")) + listed(row.get("images"))
+def answered(turns: list[Turn], row: Row, key: str) -> Parsed:
+    """Turns with the answer behind them, if the row has one.
+
+    Args:
+        turns: what leads to it.
+        row: the record.
+        key: the column of the answer.
+
+    Raises:
+        RecordProblem: the answer is no text.
+    """
+    if row.get(key) is None:
+        found = ", ".join(map(repr, row)) or "none"
+        state = "is missing" if key not in row else "is empty (null)"
+        return Parsed(
+            turns, lacks=f"the key {key!r} {state}; it must be there to learn from (found: {found})"
+        )
+    return Parsed([*turns, Turn("assistant", text_of(row, key))])
 
 
 @register_format("sharegpt", "conversations")
-@register_format("llava", "conversations", "image|images")  # the lower decorator registers first
+@register_format("llava", "conversations", MEDIA)  # the lower decorator registers first
 def read_conversations(row: Row, record_id: str) -> Parsed:
     """``conversations``: a list of ``{"from": ..., "value": ...}``, or of ``role`` and ``content``."""
-    system = optional_text(row, "system")
-    parsed = Parsed([Turn("system", system)] if system else [], images_of(row))
     items = list_of(row, "conversations")
     if items and "role" in items[0]:
-        messages = message_turns(items)
-        return Parsed(parsed.turns + messages.turns, parsed.media + messages.media)
-    for number, item in enumerate(items, start=1):
-        role = known_role(text_of(item, "from"), SHAREGPT_ROLES, number)
-        parsed.turns.append(Turn(role, text_of(item, "value")))
-    return parsed
+        return message_turns(items, place="conversations")
+    return message_turns(items, SHAREGPT, "conversations")
 
 
 @register_format("accessory", "conversations")
@@ -153,51 +194,47 @@ def read_accessory(row: Row, record_id: str) -> Parsed:
     """A record of LLaMA2-Accessory: values of dialogs may be numbers, inputs of blanks are none."""
     if "conversations" not in row:
         without = {name: value for name, value in row.items() if name != "input" or str(value).strip()}
-        return detect_format(without, "the record").read(without, record_id)
+        form = find_format(filled(without), answered=False)
+        if form is None:
+            raise RecordProblem(
+                f"its keys ({', '.join(row) or 'none'}) are of no known format; {known_formats()}"
+            )
+        parsed = form.read(without, record_id)
+        parsed.read |= form.keys | {"input"}
+        return parsed
     items = [{**item, "value": str(item.get("value", "")).strip()} for item in list_of(row, "conversations")]
     return read_conversations({**row, "conversations": items}, record_id)
 
 
-@register_format("messages", "messages")
+@register_format("messages", "messages", also=("prompt",))  # some data repeat the first question there
 def read_messages(row: Row, record_id: str) -> Parsed:
-    """``messages``: a list of ``{"role": ..., "content": ...}``, images inside them or beside."""
-    parsed = message_turns(list_of(row, "messages"))
-    return Parsed(parsed.turns, images_of(row) + parsed.media)
+    """``messages``: a list of ``{"role": ..., "content": ...}``, media inside them or beside."""
+    return message_turns(list_of(row, "messages"))
 
 
-@register_format("alpaca", "instruction", "output")
+@register_format("alpaca", "instruction", answer=("output",), also=("input",))
 def read_alpaca(row: Row, record_id: str) -> Parsed:
-    """Instruction, optional input, output; optional ``system`` and ``history`` of question and answer."""
-    system = optional_text(row, "system")
-    turns = [Turn("system", system)] if system else []
-    for pair in listed(row.get("history")):
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise RecordProblem(
-                f"'history' holds {str(pair)[:40]!r}; it must hold pairs of question and answer"
-            )
-        question, answer = (sound_text(text, "history") for text in pair)
-        turns += [Turn("user", question), Turn("assistant", answer)]
+    """Instruction, optional input, output."""
     instruction = text_of(row, "instruction")
     if not instruction.strip():
         raise RecordProblem(f"'instruction' is empty ({instruction!r}); it must have text")
-    turns += [
-        Turn("user", instruction, optional_text(row, "input")),
-        Turn("assistant", text_of(row, "output")),
-    ]
-    return Parsed(turns, images_of(row))
+    return answered([Turn("user", instruction, optional_text(row, "input"))], row, "output")
 
 
-@register_format("prompt_completion", "prompt", "completion")
+@register_format("prompt_completion", "prompt", answer=("completion",))
 def read_prompt_completion(row: Row, record_id: str) -> Parsed:
     """Prompt and completion, each a text or a list of messages."""
-    if isinstance(row.get("prompt"), list):
-        parsed = message_turns(list_of(row, "prompt") + list_of(row, "completion"))
-        return Parsed(parsed.turns, images_of(row) + parsed.media)
-    turns = [Turn("user", text_of(row, "prompt")), Turn("assistant", text_of(row, "completion"))]
-    return Parsed(turns, images_of(row))
+    if not isinstance(row.get("prompt"), list):
+        return answered([Turn("user", text_of(row, "prompt"))], row, "completion")
+    asked = message_turns(list_of(row, "prompt"), place="prompt")
+    if not isinstance(row.get("completion"), list):
+        whole = answered(asked.turns, row, "completion")
+        return Parsed(whole.turns, asked.media, unread=asked.unread, lacks=whole.lacks)
+    said = message_turns(list_of(row, "completion"), place="completion")
+    return Parsed(asked.turns + said.turns, asked.media + said.media, unread=asked.unread + said.unread)
 
 
-@register_format("captions", "caption", "url|image")
+@register_format("captions", f"url|{MEDIA}", "caption")
 def read_caption(row: Row, record_id: str) -> Parsed:
     """A caption of an image; of several captions one is chosen by the record's place, so always the same."""
     caption = row.get("caption")
@@ -205,78 +242,75 @@ def read_caption(row: Row, record_id: str) -> Parsed:
         chosen = zlib.crc32(record_id.encode("utf-8", "replace")) % len(caption)
         caption = caption[chosen]
     text = text_of(row if "caption" not in row else {"caption": caption}, "caption")
-    media = images_of(row) or listed(row.get("url"))
+    named = any(names_media(key) for key in filled(row))
+    media = [] if named else [MediaItem("image", text_of(row, "url"))]
     return Parsed([Turn("user", CAPTION_INSTRUCTION), Turn("assistant", text)], media)
 
 
-@register_format("karpathy", "sentences", "filename")
+@register_format(
+    "karpathy", "sentences", "filename", also=("filepath", "sentids", "imgid", "cocoid", "image_id")
+)
 def read_karpathy(row: Row, record_id: str) -> Parsed:
     """A picture of ``dataset_coco.json`` with one of its sentences: the only one after ``each``."""
-    said = row["sentences"]
-    captions = [text_of(one, "raw") for one in (said if isinstance(said, list) else [said])]
+    said = row.get("sentences")
+    each = list_of({"sentences": said if isinstance(said, list) else [said]}, "sentences")
+    captions = [text_of(one, "raw") for one in each]
     file = str(PurePosixPath(optional_text(row, "filepath"), text_of(row, "filename")))
-    return read_caption({"caption": captions, "image": file}, record_id)
+    parsed = read_caption({"caption": captions, "url": file}, record_id)
+    parsed.read |= {"filename", "filepath"}
+    return parsed
 
 
-@register_format("scienceqa", "question", "choices", "answer")
+@register_format(
+    "scienceqa",
+    "question",
+    "choices",
+    answer=("answer",),
+    also=(
+        "pid",
+        "key",
+        "hint",
+        "task",
+        "grade",
+        "subject",
+        "topic",
+        "category",
+        "skill",
+        "lecture",
+        "solution",
+    ),
+)
 def read_scienceqa(row: Row, record_id: str) -> Parsed:
     """A question of ScienceQA as CQM-A: context, question, options; the answer is a letter."""
     pid = str(row.get("pid", row.get("key", "")))
-    try:
-        problem = problem_of(pid, row, record_id)
-    except UserError as error:
-        raise RecordProblem(str(error)) from error
-    turns = [
-        Turn("user", build_prompt(problem, "CQM-A")),
-        Turn("assistant", build_answer(problem, "CQM-A")),
-    ]
-    # the official folder has one folder per question, below one per split
-    official = problem.image == "image.png" and pid and row.get("split")
-    return Parsed(turns, [f"{row['split']}/{pid}/image.png"] if official else images_of(row))
+    known = row.get("answer") is not None
+    problem = problem_of(pid, row if known else {**row, "answer": 0}, record_id)
+    asked = [Turn("user", build_prompt(problem, "CQM-A"))]
+    said = build_answer(problem, "CQM-A") if known else None
+    parsed = answered(asked, {"answer": said} if known else row, "answer")
+    if problem.image == "image.png" and pid and row.get("split"):
+        # the official folder has one folder per question, below one per split
+        parsed.media = [MediaItem("image", f"{row['split']}/{pid}/image.png")]
+        parsed.read = {"image"}
+    return parsed
 
 
-@register_format("vqa", "question", "answers")
+@register_format(
+    "vqa",
+    "question",
+    answer=("answers",),
+    also=("multiple_choice_answer", "answer_type", "question_type", "answer_confidence"),
+)
 def read_vqa(row: Row, record_id: str) -> Parsed:
     """A question about a picture with people's answers: the one that most of them gave."""
+    asked = [Turn("user", text_of(row, "question"))]
+    if row.get("answers") is None and not optional_text(row, "multiple_choice_answer"):
+        return answered(asked, row, "answers")
     given = [
         answer.get("answer") if isinstance(answer, dict) else answer for answer in listed(row.get("answers"))
     ]
-    if not given or not all(isinstance(answer, str) and answer.strip() for answer in given):
-        raise RecordProblem(f"'answers' holds {str(row['answers'])[:40]!r}; it must hold texts")
-    chosen = optional_text(row, "multiple_choice_answer") or str(Counter(given).most_common(1)[0][0])
-    return Parsed([Turn("user", text_of(row, "question")), Turn("assistant", chosen)], images_of(row))
-
-
-def read_record(form: Format, raw: RawRow, columns: dict[str, str]) -> Record:
-    """Turn one row into the canonical record.
-
-    Args:
-        form: how the row is laid out.
-        raw: the row as its container handed it on, without a problem.
-        columns: other names for columns, ``expected: yours``.
-
-    Returns:
-        The record.
-
-    Raises:
-        RecordProblem: the row is not usable; the message says why.
-    """
-    row = rename(raw.row, columns)
-    parsed = form.read(row, raw.record_id)
-    return Record(raw.record_id, checked_turns(parsed.turns), media_paths(parsed))
-
-
-def rename(row: Row, columns: dict[str, str]) -> Row:
-    """Give the columns of a row the names a format expects.
-
-    Args:
-        row: as read.
-        columns: ``expected: yours``.
-
-    Returns:
-        The row under the expected names; columns not mentioned keep theirs.
-    """
-    if not columns:
-        return row
-    named = {expected: row[yours] for expected, yours in columns.items() if yours in row}
-    return {key: value for key, value in row.items() if key not in columns.values()} | named
+    said = optional_text(row, "multiple_choice_answer")
+    if not said and (not given or not all(isinstance(answer, str) and answer.strip() for answer in given)):
+        raise RecordProblem(f"'answers' holds {brief(row['answers'])!r}; it must hold texts")
+    chosen = said or str(Counter(given).most_common(1)[0][0])
+    return answered(asked, {"answers": chosen}, "answers")

@@ -8,39 +8,64 @@ for the record that holds them instead of ending the file. It does not know what
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from llama_adapter.data.records import RawRow, RecordProblem
+from llama_adapter.data.records import RawRow, RecordProblem, brief
 
 CHUNK = 1 << 20
 """Characters read at a time."""
+WHITE = " \t\r\n"
 BLANK = re.compile(r"[ \t\r\n]*")
 """What JSON allows between its tokens."""
 
 
-class RepeatedKey(dict[str, Any]):
-    """An object that gave one key twice; kept apart because ``json`` silently keeps the last."""
+class Parser:
+    """A JSON parser that tells what ``json`` lets pass: one key given twice, at any depth."""
 
-    key: str = ""
+    def __init__(self) -> None:
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self._repeated: str | None = None
 
+    def parse(self, text: str, start: int = 0) -> tuple[Any, int]:
+        """One value and where it ends; a ``Repeated`` in its place where an object has a key twice.
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build one JSON object and remember a repeated key."""
-    row = dict(pairs)
-    if len(row) == len(pairs):
+        Raises:
+            json.JSONDecodeError: the text is no JSON value there.
+            RecordProblem: it is one that cannot be held here.
+        """
+        self._repeated = None
+        try:
+            value, end = self._decoder.raw_decode(text, start)
+        except json.JSONDecodeError:
+            raise
+        except RecursionError as error:
+            raise RecordProblem("invalid JSON: nested too deeply; use a flat record") from error
+        except ValueError as error:  # a number of more digits than Python converts
+            raise RecordProblem(
+                "invalid JSON: a number has thousands of digits; it must be a text"
+            ) from error
+        return (value if self._repeated is None else Repeated(self._repeated)), end
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Build one JSON object; notes a key that occurs twice."""
+        row = dict(pairs)
+        if len(row) != len(pairs) and self._repeated is None:
+            self._repeated = next(key for key in row if sum(key == other for other, _ in pairs) > 1)
         return row
-    marked = RepeatedKey(row)
-    seen: set[str] = set()
-    marked.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-    return marked
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object)
+@dataclass(frozen=True)
+class Repeated:
+    """Stands for a value of which ``json`` would silently keep a part."""
+
+    key: str
+    """What occurs twice in one object."""
 
 
 def as_row(record_id: str, value: Any) -> RawRow:
-    """Wrap one parsed value; anything but an object with distinct keys is a problem.
+    """Wrap one parsed value; anything but an object with distinct keys throughout is a problem.
 
     Args:
         record_id: ``file:line`` of the value.
@@ -49,12 +74,11 @@ def as_row(record_id: str, value: Any) -> RawRow:
     Returns:
         The row, or its problem.
     """
-    if isinstance(value, RepeatedKey):
+    if isinstance(value, Repeated):
         return RawRow(record_id, problem=f"the key {value.key!r} occurs twice")
     if not isinstance(value, dict):
-        return RawRow(
-            record_id, problem=f"the record is {type(value).__name__} ({str(value)[:40]!r}), not an object"
-        )
+        problem = f"the record is {type(value).__name__} ({brief(value)!r}), not an object"
+        return RawRow(record_id, row=value if isinstance(value, str) else None, problem=problem)
     return RawRow(record_id, row=value)
 
 
@@ -69,23 +93,30 @@ def read_json_lines(path: Path, name: str) -> Iterator[RawRow]:
         One row or problem per line.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as handle:
+        parser = Parser()
         for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = DECODER.decode(line.rstrip("\r\n"))
-            except json.JSONDecodeError as error:
-                yield RawRow(f"{name}:{number}", problem=f"invalid JSON: {error.msg} at column {error.colno}")
-            except RecursionError:
-                yield RawRow(f"{name}:{number}", problem="invalid JSON: nested too deeply")
-            else:
-                yield as_row(f"{name}:{number}", value)
+            if line.strip(WHITE):
+                yield _line(parser, f"{name}:{number}", line.rstrip("\r\n"))
+
+
+def _line(parser: Parser, record_id: str, line: str) -> RawRow:
+    """The record of one line."""
+    try:
+        value, end = parser.parse(line, len(line) - len(line.lstrip(WHITE)))
+        if line[end:].strip(WHITE):
+            raise json.JSONDecodeError("Extra data", line, end)
+    except json.JSONDecodeError as error:
+        return RawRow(record_id, problem=f"invalid JSON: {error.msg} at column {error.colno}")
+    except RecordProblem as problem:
+        return RawRow(record_id, problem=str(problem))
+    return as_row(record_id, value)
 
 
 class _Window:
     """The part of a JSON text that is in memory, and the line its next character stands on."""
 
     def __init__(self, handle: TextIO) -> None:
+        self.parser = Parser()
         self.handle, self.text, self.position, self.line, self.ended = handle, "", 0, 1, False
 
     def fill(self) -> None:
@@ -118,14 +149,12 @@ class _Window:
         self.peek()
         while True:
             try:
-                value, end = DECODER.raw_decode(self.text, self.position)
+                value, end = self.parser.parse(self.text, self.position)
             except json.JSONDecodeError as error:
                 if self.ended or not self._cut_off(error):
                     place = self.line + self.text.count("\n", self.position, error.pos)
                     found = f"{error.msg} (line {place})"
                     raise RecordProblem(f"invalid JSON: {found}; it must be one valid value") from error
-            except RecursionError as error:
-                raise RecordProblem("invalid JSON: nested too deeply; use a flat record") from error
             else:
                 if self.ended or end < len(self.text):
                     self.advance(end)

@@ -18,7 +18,7 @@ import datasets
 from llama_adapter.data.config import DataConfig
 from llama_adapter.data.encoding import IGNORE, Encoded, Encoder, answer_labels
 from llama_adapter.data.overlong import TokenRange, answers_that_fit, cut_middles, cuttable_ranges
-from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem, Turn
+from llama_adapter.data.records import MEDIA_PLACEHOLDER, RecordProblem, Turn, json_of, turn_of
 from llama_adapter.data.report import BAD, DROPPED, KEPT, TRUNCATED
 from llama_adapter.data.template_base import Rendered, Span, Template, Tool, lifted_media
 
@@ -155,13 +155,13 @@ class Preparer:
             The rows of each record, in order.
         """
         made = list[list[_Example] | Row]()
-        tools = batch["tools"] if "tools" in batch else [[]] * len(batch["turns"])
+        tools = batch.get("tools") or [""] * len(batch["turns"])
         columns = (batch[name] for name in ("record_id", "problem", "media", "turns"))
         records = enumerate(zip(*columns, tools, strict=True))
         for place, (record_id, problem, media, stored, offered) in records:
             row = Row(record_id, BAD if problem else KEPT, problem, media=media, place=place)
-            turns = [Turn(**turn) for turn in stored]
-            made.append(row if problem else self._examples(row, turns, offered) or row)
+            turns = [turn_of(turn) for turn in stored]
+            made.append(row if problem else self._examples(row, turns, json_of(offered)) or row)
         ready = [example for examples in made if isinstance(examples, list) for example in examples]
         encoded = self.encoder.encode([one.rendered for one in ready], self.template.add_special_tokens)
         for example, one in zip(ready, encoded, strict=True):

@@ -4,6 +4,8 @@ Filled record by record by whoever prepares data; it knows neither where records
 encoded.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from rich.table import Table
@@ -71,6 +73,8 @@ class Report:
     """Answers that the chat template writes otherwise once more turns follow."""
     with_media: int = 0
     """Records that name media."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Key -> how many records hold something there that is not read."""
     streamed: bool = False
     """Whether the data are read while training, so that nothing is known yet."""
 
@@ -104,6 +108,10 @@ class Report:
             self.answers_left_out += left_out
             self.answers_rewritten += rewritten
 
+    def add_unread(self, keys: Iterable[str]) -> None:
+        """Count the keys of one record that were not read."""
+        self.unread.update(keys)
+
     def merge(self, other: "Report") -> None:
         """Add the counts of another source."""
         self.sources += other.sources
@@ -114,6 +122,7 @@ class Report:
         self.answers_left_out += other.answers_left_out
         self.answers_rewritten += other.answers_rewritten
         self.with_media += other.with_media
+        self.unread += other.unread
         self.streamed = self.streamed or other.streamed
 
     def figures(self) -> Figures:
@@ -179,7 +188,22 @@ class Report:
                 table.add_row(f"padding if padded to {self.limit}", f"{value:.1%}")
             else:
                 table.add_row(name.replace("_", " "), shown)
+        for key, count in sorted(self.unread.items()):
+            table.add_row(f"not read: {key}", f"{count:,}")
         return table
+
+
+def said_unread(counts: Mapping[str, int]) -> str:
+    """Keys that were not read, in one line.
+
+    Args:
+        counts: key -> how many records hold something there.
+
+    Returns:
+        The line; empty without keys.
+    """
+    said = ", ".join(f"{key} ({count:,} records)" for key, count in sorted(counts.items()))
+    return f"not read: {said}" if said else ""
 
 
 def _quantile(ordered: list[int], share: float) -> int:

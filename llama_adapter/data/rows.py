@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_adapter.data.json_stream import as_row
-from llama_adapter.data.records import RawRow
+from llama_adapter.data.json_stream import Parser, Repeated, as_row
+from llama_adapter.data.records import RawRow, RecordProblem
 
 ALL_VALUES = "*"
 """Says that every value of the object is a record."""
@@ -30,9 +30,15 @@ def read_json_object(path: Path, name: str, records: str) -> Iterator[RawRow]:
         One row or problem per record; those of a mapping get its key as ``key``.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig").strip()
+        content, end = Parser().parse(text)
+        if end < len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecordProblem) as error:
         yield RawRow(f"{name}:1", problem=f"the file is no JSON: {error}")
+        return
+    if isinstance(content, Repeated):
+        yield RawRow(f"{name}:1", problem=f"the key {content.key!r} occurs twice in one object of the file")
         return
     found = content if records == ALL_VALUES else content.get(records) if isinstance(content, dict) else None
     if isinstance(found, dict):
@@ -71,27 +77,6 @@ def joined_rows(rows: Iterable[RawRow], others: Iterable[RawRow], column: str) -
             yield RawRow(raw.record_id, problem=problem)
         else:
             yield RawRow(raw.record_id, row={**partner, **raw.row})
-
-
-def with_image_names(rows: Iterable[RawRow], pattern: str) -> Iterator[RawRow]:
-    """Rows whose image is named after their columns; one that names an image keeps it.
-
-    Args:
-        rows: all.
-        pattern: with columns in braces, as ``str.format`` takes them.
-
-    Yields:
-        Rows; one that lacks a column, or has another kind of value in it, becomes a problem.
-    """
-    for raw in rows:
-        if raw.problem or not isinstance(raw.row, dict) or raw.row.get("image"):
-            yield raw
-            continue
-        try:
-            yield RawRow(raw.record_id, row={**raw.row, "image": pattern.format(**raw.row)})
-        except (KeyError, ValueError, TypeError) as error:
-            problem = f"its image cannot be named after {pattern!r}: {type(error).__name__} {error}"
-            yield RawRow(raw.record_id, problem=problem)
 
 
 def chosen_rows(

@@ -8,22 +8,23 @@ lock. Tokens are not known here.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from llama_adapter.data.canonical import canonical_row
 from llama_adapter.data.config import SourceConfig, parse_rows
 from llama_adapter.data.containers import CONTAINERS
-from llama_adapter.data.formats import FORMATS, Format, detect_format, named_format, read_record, rename
-from llama_adapter.data.records import RawRow, RecordProblem
-from llama_adapter.data.rows import chosen_rows, joined_rows, read_json_object, sampled_rows, with_image_names
+from llama_adapter.data.formats import FORMATS, detect_format, named_format
+from llama_adapter.data.reading import rename
+from llama_adapter.data.records import RawRow
+from llama_adapter.data.rows import chosen_rows, joined_rows, read_json_object, sampled_rows
 from llama_adapter.data.tasks import plan_task, task_format
 from llama_adapter.errors import UserError
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Part of every plan: raise it when a reader's output changes, so that no old cache is used."""
 DETECTION_ROWS = 100
 """How many records of a file are looked at to find its columns."""
@@ -32,19 +33,27 @@ TURN = {
     "role": datasets.Value("string"),
     "text": datasets.Value("string"),
     "context": datasets.Value("string"),
+    "learned": datasets.Value("bool"),
+    "reasoning": datasets.Value("string"),
+    "tool_calls": datasets.Value("string"),
+    "tool_call_id": datasets.Value("string"),
+    "name": datasets.Value("string"),
 }
 RECORD_FEATURES = datasets.Features(
     {
         "record_id": datasets.Value("string"),
         "turns": datasets.List(TURN),
         "media": datasets.List(datasets.Value("string")),
+        "tools": datasets.Value("string"),
+        "unread": datasets.List(datasets.Value("string")),
         "problem": datasets.Value("string"),
         "type": datasets.Value("string"),
         "characters": datasets.Value("int32"),
     }
 )
-"""The canonical record as a table; ``problem`` is empty for usable records. ``type`` is what a record counts
-as when batches are made, ``characters`` how long its turns are."""
+"""The canonical record as a table; ``problem`` is empty for usable records. ``media`` are its images,
+calls and ``tools`` are JSON. ``type`` is what a record counts as when
+batches are made, ``characters`` how long its turns are."""
 
 
 def _folder_files(folder: Path) -> list[Path]:
@@ -190,13 +199,12 @@ def _rows(entry: dict[str, Any], plan: Mapping[str, Any]) -> Iterator[RawRow]:
     rows = _entry_rows(entry)
     if join := plan.get("join"):
         rows = joined_rows(rows, _entry_rows(join["entry"]), join["column"])
-    rows = sampled_rows(chosen_rows(rows, plan.get("only", {}), plan.get("each")), plan.get("ratio"))
-    return with_image_names(rows, plan["media_name"]) if plan.get("media_name") else rows
+    return sampled_rows(chosen_rows(rows, plan.get("only", {}), plan.get("each")), plan.get("ratio"))
 
 
 def _changes(config: SourceConfig) -> dict[str, Any]:
     """What a plan says about changing and choosing rows; nothing where all stay as they are."""
-    names = ("media_folder", "media_name", "only", "each", "ratio")
+    names = ("media_folder", "media_name", "marks", "ignore", "only", "each", "ratio")
     changes = {name: value for name in names if (value := getattr(config, name))}
     if config.task is not None:
         changes["task"] = plan_task(config.task)
@@ -221,7 +229,8 @@ def _format_name(entry: dict[str, Any], config: SourceConfig, changes: Mapping[s
         if raw.problem:
             problems.append(f"{raw.record_id}: {raw.problem}")
         else:
-            columns |= {key for key, value in rename(raw.row, config.columns).items() if value is not None}
+            named = rename(raw.row, tuple(config.columns.items())).items()
+            columns |= {key for key, value in named if value is not None and key not in config.ignore}
     if not columns and not problems:
         raise UserError(
             f"{entry['name']!r} holds no records. Give a file that has some, or leave the source out."
@@ -234,11 +243,13 @@ def _format_name(entry: dict[str, Any], config: SourceConfig, changes: Mapping[s
     return detect_format(columns, repr(entry["name"])).name
 
 
-def source_plans(config: SourceConfig) -> list[str]:
+def source_plans(config: SourceConfig, text_alone: bool = False) -> list[str]:
     """Say completely what will be read for a source.
 
     Args:
         config: the source.
+        text_alone: whether media are left out of the run (``DataConfig.media`` is ``ignore``); else sounds
+            and videos, which training does not show, are a problem of their record.
 
     Returns:
         JSON texts; one per file, so that streaming can share files between workers, or a single one when only
@@ -253,7 +264,7 @@ def source_plans(config: SourceConfig) -> list[str]:
         entries = [entry | {"records": config.records} for entry in entries if entry["kind"] == "file"]
     if config.container is not None:
         entries = [entry | {"container": config.container} for entry in entries]
-    changes = _changes(config) | {"type": config.batch_type}
+    changes = _changes(config) | {"type": config.batch_type, "text_alone": text_alone}
     entries = [entry | {"format": _format_name(entry, config, changes)} for entry in entries]
     groups = [entries] if config.rows else [[entry] for entry in entries]
     common = {"version": READER_VERSION, "columns": config.columns, "start": start, "stop": stop, **changes}
@@ -276,29 +287,7 @@ def canonical_rows(plans: list[str]) -> Iterator[dict[str, Any]]:
         formats = {plan["task"]["name"]: task_format(plan["task"])} if plan.get("task") else FORMATS
         rows = ((entry["format"], raw) for entry in plan["entries"] for raw in _rows(entry, plan))
         for name, raw in islice(rows, plan["start"], plan["stop"]):
-            row = _canonical(formats[name], raw, plan["columns"]) | {"type": plan["type"]}
-            folder = plan.get("media_folder")
-            yield (
-                row if folder is None else row | {"media": [str(Path(folder, path)) for path in row["media"]]}
-            )
-
-
-def _canonical(form: Format, raw: RawRow, columns: dict[str, str]) -> dict[str, Any]:
-    """One row of ``RECORD_FEATURES``, but for its type."""
-    row: dict[str, Any] = {"record_id": raw.record_id, "turns": [], "media": [], "problem": raw.problem}
-    try:
-        if not raw.problem:
-            record = read_record(form, raw, columns)
-            row |= {"turns": [asdict(turn) for turn in record.turns], "media": record.media}
-    except RecordProblem as problem:
-        row["problem"] = str(problem)
-    characters = sum(len(turn["text"]) + len(turn["context"]) for turn in row["turns"])
-    return row | {"problem": printable(row["problem"]), "characters": characters}
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that UTF-8 cannot hold, so that it can be stored and shown."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+            yield canonical_row(formats[name], raw, plan) | {"type": plan["type"]}
 
 
 def load_records(plans: list[str], cache_dir: str | None) -> datasets.Dataset:

@@ -16,7 +16,7 @@ from llama_adapter.data.formats import Format
 from llama_adapter.errors import UserError
 
 TASKS = "sphinx_ft.tasks"
-"""Module with ``plan_task(settings, own)`` and ``task_reader(plan)``."""
+"""Module with ``plan_task(settings, own)``, ``task_reader(plan)`` and ``TASK_KEYS``."""
 
 
 def plan_task(config: TaskConfig) -> dict[str, Any]:
@@ -37,4 +37,5 @@ def plan_task(config: TaskConfig) -> dict[str, Any]:
 
 def task_format(plan: Mapping[str, Any]) -> Format:
     """The format of a task's records, out of ``plan_task``."""
-    return Format(plan["name"], (), importlib.import_module(TASKS).task_reader(plan))
+    tasks = importlib.import_module(TASKS)
+    return Format(plan["name"], (), tasks.task_reader(plan), also=tuple(tasks.TASK_KEYS[plan["name"]]))

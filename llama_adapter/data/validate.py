@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from llama_adapter.data.accessory import expand_sources
 from llama_adapter.data.batch_statistics import batch_table
+from llama_adapter.data.build import judge_sight
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
 from llama_adapter.data.images import image_problem
@@ -152,17 +153,19 @@ class Check:
             Place and reason of every problem, in the order of the file.
         """
         try:
-            plans = source_plans(source)
+            plans = source_plans(source, text_alone=self.media == "ignore")
         except UserError as error:
             self.problems += 1
             yield source.path, str(error)
             return
         records = iter(canonical_rows(plans))
         while batch := list(islice(records, BATCH)):
+            for row in batch:
+                self.report.add_unread(row["unread"])
             rows = self.preparer.rows({name: [row[name] for row in batch] for name in batch[0]})
             self.samples += prepared_rows(rows)[: self.wanted - len(self.samples)]
-            for row in rows:
-                yield from self._judge(row)
+            for one in rows:
+                yield from self._judge(one)
 
     def _judge(self, row: Row) -> Iterator[tuple[str, str]]:
         """Count one row and say what is wrong with it."""
@@ -195,6 +198,11 @@ def _check_split(name: str, sources: list[SourceConfig], check: Check, console: 
                 progress.advance(task)
                 console.print(Text.assemble((place, "bold"), "  ", (reason, "red")), soft_wrap=True)
             progress.remove_task(task)
+    try:
+        console.print(judge_sight(check.report, check.media, name), markup=False)
+    except UserError as error:
+        check.problems += 1
+        console.print(Text(str(error), "red"), soft_wrap=True)
     console.print(check.report.table(f"{name} data"))
 
 

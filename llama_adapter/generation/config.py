@@ -132,10 +132,24 @@ class GenerateConfig(SessionConfig):
     """A point cloud."""
 
     prompt_file: str | None = None
-    """Prompts from a file: a line each, or JSON(L) records with `prompt`, `messages`, `instruction` or
-    `conversations`, with `image` (beside the file) where one belongs to it, or `inputs` such as
-    {"audio": "rain.wav:0.3", "text": "a dog"}, and with `adapter` where one of several adapters is to
-    answer."""
+    """Prompts from a file: a line each, or records in any format that training reads, with the media they
+    name (paths start beside the file), ``inputs`` such as {"audio": "rain.wav:0.3", "text": "a dog"}, and
+    ``adapter`` where one of several adapters is to answer. Answers at their end are left out."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """Other names for columns of the prompt file, those of media included, as ``expected: yours``, for
+    example {prompt: question, image: screenshot}."""
+
+    media_name: str | None = None
+    """How an image of the prompt file is called where records have its number only:
+    ``COCO_val2014_{image_id:012d}.jpg``."""
+
+    marks: Literal["media", "text"] = "media"
+    """What ``<image>``, ``<audio>`` and ``<video>`` are in a record of the prompt file that names no media: a
+    mistake, which is reported, or words of its text."""
+
+    ignore: list[str] = field(default_factory=list)
+    """Keys of the prompt file that are knowingly not read."""
 
     output: str | None = None
     """JSONL file for the answers, instead of printing them."""

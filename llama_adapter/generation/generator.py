@@ -91,6 +91,7 @@ class Generator:
         settings: SamplingConfig | None = None,
         adapters: Sequence[str] | None = None,
         images: Sequence[Any] | None = None,
+        tools: Sequence[Sequence[dict[str, Any]]] | None = None,
     ) -> list[str]:
         """Continues each conversation with the assistant's turn; otherwise as :meth:`generate`.
 
@@ -99,6 +100,7 @@ class Generator:
             settings: see there.
             adapters: see there.
             images: of each conversation, as ``Sight.inputs`` takes them; None for none, the default.
+            tools: of each conversation, the functions that may be called; none by default.
 
         Raises:
             UserError: see there; or an image came for a model that sees none, or cannot be read.
@@ -110,7 +112,8 @@ class Generator:
         for start in range(0, len(conversations), settings.batch_size):
             batch = slice(start, start + settings.batch_size)
             shown = list(images[batch]) if images is not None else [None] * len(conversations[batch])
-            rows = [self.encode(*pair) for pair in zip(conversations[batch], shown, strict=True)]
+            offered = list(tools[batch]) if tools is not None else [()] * len(shown)
+            rows = [self.encode(*one) for one in zip(conversations[batch], shown, offered, strict=True)]
             names = None if adapters is None else list(adapters[batch])
             seen = self.seen(shown)
             new = self._continue(rows, settings, adapters=names, seen=seen)
@@ -140,18 +143,21 @@ class Generator:
         (tokens,) = self._continue([row], settings, stream, seen=self.seen([image]))
         return self._text(row, tokens)
 
-    def encode(self, turns: Sequence[Turn], image: Any = None) -> list[int]:
+    def encode(
+        self, turns: Sequence[Turn], image: Any = None, tools: Sequence[dict[str, Any]] = ()
+    ) -> list[int]:
         """The tokens that the model is shown for a conversation, those that stand for its image included.
 
         Args:
             turns: a conversation that ends with the user's turn.
             image: what is shown with it; None for nothing.
+            tools: functions that may be called.
 
         Raises:
             UserError: the template has no place for the conversation, or it has no tokens at all.
         """
         try:
-            text = self.template.render_prompt(self.read(turns, image))
+            text = self.template.render_prompt(self.read(turns, image), *([tools] if tools else []))
         except RecordProblem as problem:
             raise UserError(f"{problem}. Use another --template, or other prompts.") from problem
         tokens = self.encoder.encode_prompt(text, self.template.add_special_tokens)

@@ -14,10 +14,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from llama_adapter.data import Turn
 from llama_adapter.data.images import read_image
+from llama_adapter.data.reading import Habits
 from llama_adapter.errors import UserError
 from llama_adapter.generation.chat import Chat
 from llama_adapter.generation.config import GenerateConfig
-from llama_adapter.generation.prompts import Prompt, read_prompts, with_system
+from llama_adapter.generation.prompts import Prompt, read_prompts, unread_line, with_system
 from llama_adapter.generation.session import BASE, Session, check_images, check_names, name_adapters
 from llama_adapter.media import as_shown, read_inputs
 
@@ -26,6 +27,8 @@ def run(config: GenerateConfig) -> int:
     """Answers what the settings ask for and returns the exit code."""
     stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
     prompts = _prompts(config)  # before the model is loaded: a wrong file is told at once
+    if unread := unread_line(prompts):
+        stderr.print(f"{config.prompt_file}: {unread}", markup=False)
     folders = name_adapters(config.adapter)
     check_names(prompts, [*folders, BASE])
     chosen = config.use or next(iter(folders), BASE)
@@ -82,7 +85,8 @@ def _answers(session: Session, prompts: Sequence[Prompt], console: Console) -> I
 def _prompts(config: GenerateConfig) -> list[Prompt]:
     """What is to be answered; nothing for a chat."""
     if config.prompt_file is not None:
-        return read_prompts(Path(config.prompt_file), config.system)
+        habits = Habits(tuple(config.columns.items()), config.media_name, config.marks, tuple(config.ignore))
+        return read_prompts(Path(config.prompt_file), config.system, habits)
     prompts = []
     inputs = read_inputs(config.inputs)
     for number, text in enumerate(config.prompt):

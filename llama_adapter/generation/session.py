@@ -138,6 +138,7 @@ class Session:
                 [prompt.turns for prompt in prompts],
                 self.config,
                 images=[prompt.image for prompt in prompts],
+                tools=[prompt.tools for prompt in prompts],
             )
         check_names(prompts, self.names)
         chosen = self.current
@@ -158,6 +159,7 @@ class Session:
                 self.config,
                 [NO_ADAPTER if names[place] == BASE else names[place] for place in places],
                 [prompts[place].image for place in places],
+                [prompts[place].tools for place in places],
             )
             answers |= dict(zip(places, found, strict=True))
         return [answers[place] for place in range(len(prompts))]

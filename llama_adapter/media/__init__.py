@@ -4,6 +4,7 @@ Loads neither torch nor a package that opens files. What becomes of an item is t
 own packages.
 """
 
+from llama_adapter.media.files import as_file
 from llama_adapter.media.item import (
     MODALITIES,
     MediaItem,
@@ -32,6 +33,7 @@ __all__ = [
     "Mix",
     "Mixing",
     "SeveralImages",
+    "as_file",
     "as_shown",
     "find_media",
     "marks_in",

@@ -18,8 +18,8 @@ import torch
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from llama_adapter.data import Encoder, Turn, load_template
-from llama_adapter.data.fields import message_turns
 from llama_adapter.data.images import read_image
+from llama_adapter.data.messages import message_turns
 from llama_adapter.data.prepare import without_placeholders
 from llama_adapter.data.records import RecordProblem
 from llama_adapter.errors import UserError

@@ -322,3 +322,70 @@ def test_a_conversation_that_the_template_rewrites_becomes_several_rows(
     if not streaming:
         figures = built.report.train.figures()
         assert (figures.read, figures.used, figures.examples, figures.answers_rewritten) == (2, 2, 3, 1)
+
+
+def test_keys_that_are_not_read_are_counted_and_shown(build, write, caplog):
+    rows = [{**row, "topic": "x", "id": 1} for row in alpaca("a", 3)] + alpaca("b", 1)
+    built = build(SourceConfig(path=str(write("a.jsonl", rows))))
+    assert built.report.train.unread == {"topic": 3}
+    console = Console(record=True, width=100)
+    console.print(built.report)
+    assert "not read: topic" in console.export_text()
+    streamed = build(SourceConfig(path=str(write("a.jsonl", rows)), streaming=True))
+    with caplog.at_level(logging.WARNING):
+        assert len(list(streamed.train)) == 4
+    assert caplog.text.count("not read: topic") == 1
+
+
+def test_a_model_that_sees_needs_records_with_images(build, write, tmp_path, caplog):
+    path = str(write("a.jsonl", alpaca("a", 3)))
+    with pytest.raises(UserError, match=r"no record of the training data names an image \(3 records read\)"):
+        build(SourceConfig(path=path), media="attach")
+    (tmp_path / "a.jpg").touch()
+    rows = alpaca("a", 3)
+    rows[1]["img_path"] = "a.jpg"
+    source = SourceConfig(path=str(write("a.jsonl", rows)), media_folder=str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        built = build(source, media="attach")
+    assert [len(row["media"]) for row in built.train] == [0, 1, 0]
+    assert "training data: 2 of 3 records name no image" in caplog.text
+
+
+def test_sounds_are_refused_or_left_out_with_their_marks(build, write):
+    rows = [{"instruction": "<audio>\nWhat is it?", "output": "A horn.", "audios": ["a.wav"]}]
+    source = SourceConfig(path=str(write("a.jsonl", rows)))
+    for media in ("refuse", "attach", "keep"):
+        with pytest.raises(
+            UserError, match=r"it comes with audio 'a.wav', but training shows models images only"
+        ):
+            build(source, media=media)
+    plain = build(
+        SourceConfig(path=str(write("b.jsonl", [{"instruction": "What is it?", "output": "A horn."}])))
+    )
+    assert build(source, media="ignore").train[0]["input_ids"] == plain.train[0]["input_ids"]
+
+
+def test_what_a_turn_says_of_itself_is_kept_in_the_table(write, tmp_path):
+    from llama_adapter.data.records import Turn, json_of, turn_of
+    from llama_adapter.data.sources import load_records, source_plans
+
+    calls = [{"type": "function", "function": {"name": "look", "arguments": {"city": "Rome", "n": [1, {}]}}}]
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": calls, "weight": 0},
+        {"role": "tool", "content": "sun", "tool_call_id": "7", "name": "look"},
+        {"role": "assistant", "content": "a", "reasoning_content": "hm"},
+    ]
+    path = write(
+        "a.jsonl", [{"messages": messages, "tools": tools}, {"messages": [messages[0], messages[3]]}]
+    )
+    first, second = load_records(source_plans(SourceConfig(path=str(path))), str(tmp_path / "cache"))
+    assert [turn_of(turn) for turn in first["turns"]] == [
+        Turn("user", "q"),
+        Turn("assistant", "", learned=False, tool_calls=calls),
+        Turn("tool", "sun", tool_call_id="7", name="look"),
+        Turn("assistant", "a", reasoning="hm"),
+    ]
+    assert json_of(first["tools"]) == tools
+    assert json_of(second["tools"]) == []

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from llama_adapter.data.config import DataConfig
-from llama_adapter.data.formats import FORMATS, detect_format, read_record
+from llama_adapter.data.formats import FORMATS, detect_format
+from llama_adapter.data.reading import read_record
 from llama_adapter.data.records import RawRow
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -23,7 +24,7 @@ def test_examples_are_detected_and_read(name, example):
     row = json.loads(example)
     form = FORMATS[name] if name == "accessory" else detect_format(row, name)  # that one is set, never found
     assert form.name == name
-    assert read_record(form, RawRow("docs:1", row), {}).turns[-1].role == "assistant"
+    assert read_record(form, RawRow("docs:1", row)).turns[-1].role == "assistant"
 
 
 def test_configurations_are_valid():

@@ -1,15 +1,12 @@
 import pytest
 
 from llama_adapter.data.fields import (
-    Parsed,
     known_role,
     list_of,
-    media_paths,
-    message_turns,
     optional_text,
     text_of,
 )
-from llama_adapter.data.records import RecordProblem, Turn
+from llama_adapter.data.records import RecordProblem
 
 
 @pytest.mark.parametrize(
@@ -43,43 +40,3 @@ def test_a_list_of_objects_is_nothing_else(value):
 def test_an_unknown_role_names_the_known_ones():
     with pytest.raises(RecordProblem, match="turn 3 has the unknown role 'critic'; use one of: human, gpt"):
         known_role("critic", {"human": "user", "gpt": "assistant"}, 3)
-
-
-def test_messages_may_have_parts_and_images_inside():
-    parsed = message_turns(
-        [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image_url", "image_url": {"url": "a.png"}},
-                    {"type": "text", "text": "What?"},
-                    {"type": "image", "image": "b.png"},
-                ],
-            },
-            {"role": "assistant", "content": "A cat."},
-        ]
-    )
-    assert parsed.turns == [Turn("user", "<image>What?<image>"), Turn("assistant", "A cat.")]
-    assert media_paths(parsed) == ["a.png", "b.png"]
-
-
-def test_an_unknown_message_part_is_a_problem():
-    with pytest.raises(RecordProblem, match="type 'audio'; it must be text, image or image_url"):
-        message_turns([{"role": "user", "content": [{"type": "audio"}]}])
-
-
-@pytest.mark.parametrize(
-    ("text", "media", "reason"),
-    [
-        ("<image> and <image>", ["a.png"], "names 1 images, but <image> occurs 2 times"),
-        ("<image>", [{"bytes": b"..", "path": None}], "an image is dict, but must be a path"),
-        ("<image>", [7], "an image is int"),
-    ],
-)
-def test_media_that_do_not_fit_the_text(text, media, reason):
-    with pytest.raises(RecordProblem, match=reason):
-        media_paths(Parsed([Turn("user", text)], media))
-
-
-def test_an_image_without_placeholder_is_kept():
-    assert media_paths(Parsed([Turn("user", "What is it?")], [{"bytes": None, "path": "a.png"}])) == ["a.png"]

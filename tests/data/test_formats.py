@@ -5,16 +5,16 @@ from llama_adapter.data.formats import (
     FORMATS,
     detect_format,
     named_format,
-    read_record,
     register_format,
-    rename,
 )
+from llama_adapter.data.reading import Habits, read_record, rename
 from llama_adapter.data.records import RawRow, RecordProblem, Turn
 from llama_adapter.errors import UserError
+from llama_adapter.media import MediaItem
 
 
 def read(name, row, columns=None):
-    return read_record(named_format(name), RawRow("f:1", row), columns or {})
+    return read_record(named_format(name), RawRow("f:1", row), Habits(tuple((columns or {}).items())))
 
 
 def pairs(record):
@@ -125,7 +125,7 @@ def test_sharegpt_rows_that_cannot_be_used(conversations, reason):
 def test_llava_keeps_the_image_and_its_placeholder():
     talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]
     record = read("llava", {"image": "cat.jpg", "conversations": talk})
-    assert record.media == ["cat.jpg"]
+    assert record.media == [MediaItem("image", "cat.jpg")]
     assert record.turns[0].text == "<image>\nWhat is it?"
     assert read("llava", {"conversations": [{"from": "human", "value": "q"}, talk[1]]}).media == []
 
@@ -145,19 +145,19 @@ def test_prompt_and_completion_may_be_messages():
 def test_captions_use_the_published_instruction_and_choose_the_same_caption_every_time():
     record = read("captions", {"caption": "a red square", "url": "red.png"})
     assert pairs(record) == [("user", "Generate caption of this image"), ("assistant", "a red square")]
-    assert record.media == ["red.png"]
+    assert record.media == [MediaItem("image", "red.png")]
     row = {"caption": ["one", "two", "three"], "image": "x.png"}
     form = named_format("captions")
-    chosen = [read_record(form, RawRow(f"f:{line}", row), {}).turns[1].text for line in range(40)]
+    chosen = [read_record(form, RawRow(f"f:{line}", row)).turns[1].text for line in range(40)]
     assert set(chosen) == {"one", "two", "three"}
-    assert chosen == [read_record(form, RawRow(f"f:{line}", row), {}).turns[1].text for line in range(40)]
+    assert chosen == [read_record(form, RawRow(f"f:{line}", row)).turns[1].text for line in range(40)]
 
 
 def test_columns_can_be_named_otherwise():
     row = {"question": "q", "answer": "a", "input": "kept"}
     record = read("alpaca", row, {"instruction": "question", "output": "answer"})
     assert record.turns == [Turn("user", "q", "kept"), Turn("assistant", "a")]
-    assert rename({"input": "x"}, {"instruction": "input"}) == {"instruction": "x"}
+    assert rename({"input": "x"}, [("instruction", "input")]) == {"instruction": "x"}
 
 
 def test_a_new_format_is_one_decorated_function(monkeypatch):
@@ -169,7 +169,7 @@ def test_a_new_format_is_one_decorated_function(monkeypatch):
 
     found = detect_format({"q", "answer"}, "f")
     assert found.name == "qa"
-    assert pairs(read_record(found, RawRow("f:1", {"q": "1", "answer": "2"}), {})) == [
+    assert pairs(read_record(found, RawRow("f:1", {"q": "1", "answer": "2"}))) == [
         ("user", "1"),
         ("assistant", "2"),
     ]

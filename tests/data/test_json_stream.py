@@ -103,7 +103,7 @@ def test_lines_are_independent_of_each_other(write):
 def test_deep_nesting_is_a_problem_of_its_line_only(write):
     path = write("a.jsonl", "[" * 200_000 + '\n{"a": 1}\n')
     rows = list(read_json_lines(path, "a.jsonl"))
-    assert problems_of(rows) == [("a.jsonl:1", "invalid JSON: nested too deeply")]
+    assert problems_of(rows) == [("a.jsonl:1", "invalid JSON: nested too deeply; use a flat record")]
     assert rows_of(rows) == [("a.jsonl:2", {"a": 1})]
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from llama_adapter.data.config import DataConfig, SourceConfig
 from llama_adapter.data.encoding import IGNORE, Encoder
-from llama_adapter.data.formats import named_format, read_record
+from llama_adapter.data.formats import named_format
 from llama_adapter.data.prepare import ROW_FEATURES, Preparer, prepared_rows, without_placeholders
+from llama_adapter.data.reading import read_record
 from llama_adapter.data.records import RawRow, Turn
 from llama_adapter.data.templates import load_template
 from tests.data.conftest import DROPS_THOUGHTS
@@ -323,8 +324,8 @@ def test_rows_agree_with_the_published_code_where_that_loses_nothing(kind, form,
     compared = 0
     for golden in golden_rows(repository, kind):
         prepare = preparer(byte_tokenizer, "alpaca", golden["max_words"], media="keep")
-        record = read_record(named_format(form), RawRow("g:1", golden["item"]), {})
-        row = one(prepare, *record.turns, media=record.media)
+        record = read_record(named_format(form), RawRow("g:1", golden["item"]))
+        row = one(prepare, *record.turns, media=[item.content for item in record.media])
         published = [token for token in golden["tokens"] if token != 0]
         if published[-1] != 2:  # cut off by the published code, which takes the end of the answer
             continue
@@ -341,7 +342,7 @@ def test_where_the_published_code_cuts_the_answer_we_keep_it(byte_tokenizer, rep
         if [token for token in golden["tokens"] if token][-1] == 2:
             continue
         prepare = preparer(byte_tokenizer, "alpaca", golden["max_words"])
-        record = read_record(named_format("alpaca"), RawRow("g:1", golden["item"]), {})
+        record = read_record(named_format("alpaca"), RawRow("g:1", golden["item"]))
         row = one(prepare, *record.turns)
         fates.append(row.fate)
         if row.fate == "truncated":

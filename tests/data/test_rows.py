@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_adapter.data.records import RawRow
-from llama_adapter.data.rows import chosen_rows, joined_rows, read_json_object, with_image_names
+from llama_adapter.data.rows import chosen_rows, joined_rows, read_json_object
 
 PROBLEMS = {"7": {"split": "train", "question": "a?"}, "9": {"split": "val", "question": "b?"}}
 
@@ -83,14 +83,3 @@ def test_joined_rows_have_the_columns_of_both():
     assert "the joined file has no record with id=1" in lost.problem
     assert found.row == {"id": 2, "q": "b", "a": "B"}
     assert bad.problem == "bad"
-
-
-def test_images_are_named_after_columns():
-    rows = [
-        RawRow("0", row={"n": 7}),
-        RawRow("1", row={"n": 7, "image": "own.png"}),
-        RawRow("2", row={"m": 7}),
-    ]
-    named, own, lacking = with_image_names(rows, "COCO_{n:05d}.jpg")
-    assert (named.row["image"], own.row["image"]) == ("COCO_00007.jpg", "own.png")
-    assert "cannot be named after 'COCO_{n:05d}.jpg': KeyError 'n'" in lacking.problem

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import datasets
 import pytest
@@ -62,11 +63,14 @@ def test_saved_data_sets_and_their_splits(tmp_path):
         read(tmp_path / "two", split="test")
 
 
-def test_images_inside_a_saved_data_set_are_refused_without_decoding_them(tmp_path):
+def test_images_inside_a_saved_data_set_become_files_without_being_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("llama_adapter.data.canonical.KEPT_MEDIA", tmp_path / "kept")
     rows = [{"caption": "a cat", "image": {"path": None, "bytes": b"no real image"}}]
     features = datasets.Features({"caption": datasets.Value("string"), "image": datasets.Image()})
     datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "d")
-    assert "must be a path; write images to files" in read(tmp_path / "d")[0]["problem"]
+    ((path,),) = (row["media"] for row in read(tmp_path / "d"))
+    assert Path(path).read_bytes() == b"no real image"
+    assert Path(path).parent == tmp_path / "kept"
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -167,7 +171,7 @@ def test_the_table_is_memory_mapped_and_kept_until_the_file_changes(write, tmp_p
     assert first.cache_files
     reads = []
     monkeypatch.setattr(
-        "llama_adapter.data.sources.read_record",
+        "llama_adapter.data.canonical.read_record",
         lambda *args: reads.append(args) or pytest.fail("read again"),
     )
     assert load_records(source_plans(config), cache)[4]["turns"] == first[4]["turns"]

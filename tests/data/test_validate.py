@@ -86,7 +86,7 @@ def test_unknown_roles_are_listed(validate, write):
         write("a.json", [{"conversations": good}, {"conversations": talk}]), template="chat"
     )
     assert code == 2
-    assert "a.json:3  turn 2 has the unknown role 'critic'; use one of: system, human, user, gpt" in shown
+    assert "a.json:3  turn 2 has the unknown role 'critic'; use one of: system, developer, human" in shown
 
 
 def test_a_source_that_cannot_be_opened_does_not_hide_the_others(validate, write, tmp_path):

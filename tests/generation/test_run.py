@@ -58,6 +58,26 @@ def test_a_record_keeps_its_own_id(generate, tmp_path):
     assert [row["id"] for row in rows] == ["7", "q.jsonl:2", 0]
 
 
+def test_what_a_file_calls_its_columns_and_what_is_not_read(generate, tmp_path):
+    (tmp_path / "q.csv").write_text("ask,topic,mood\na,x,y\nb,,y\n")
+    words = [
+        "--prompt-file",
+        "q.csv",
+        "--columns",
+        "{prompt: ask}",
+        "--ignore",
+        "[mood]",
+        "--output",
+        "a.jsonl",
+    ]
+    code, streams = generate(*words)
+    assert code == 0, streams.err
+    assert "q.csv: not read: topic (1 records)\n" in streams.err
+    assert "mood" not in streams.err
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["a", "b"]
+
+
 def test_answers_to_the_questions_of_a_task_can_be_scored(generate, tmp_path):
     """The whole way: write what to ask, let a model answer, score its answers."""
     records = [{"question_id": n + 40, "question": f"Count to {n}", "answers": ["x"]} for n in range(3)]

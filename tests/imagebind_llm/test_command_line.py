@@ -70,6 +70,26 @@ def test_the_same_sound_in_other_files(answer, trained, shared_data):
     assert len(answer([{"prompt": "Say", "inputs": {"audio": path}} for path in sounds])) == len(sounds) > 3
 
 
+def test_media_by_other_names_are_the_same_media(answer, trained, shared_data, tmp_path):
+    shutil.copy(trained / "tone.wav", tmp_path / "tone.wav")
+    shutil.copy(sorted((shared_data / "images" / "imagebind").glob("*.jpg"))[0], tmp_path / "a.jpg")
+    part = [{"type": "image", "path": "a.jpg"}, {"type": "text", "text": "Say"}]
+    sounds = [
+        {"prompt": "Say", "inputs": {"audio": "tone.wav"}},
+        {"prompt": "Say", "audio": "tone.wav"},
+        {"messages": [{"role": "user", "content": "<audio>Say"}], "audios": ["tone.wav"]},
+    ]
+    pictures = [
+        {"prompt": "Say", "image": "a.jpg"},
+        {"prompt": "Say", "image_path": "a.jpg"},
+        {"messages": [{"role": "user", "content": part}]},
+    ]
+    rows = answer([*sounds, *pictures])
+    assert [row["image"] for row in rows] == ["audio 'tone.wav'"] * 3 + ["a.jpg"] * 3
+    assert len({row["answer"] for row in rows[:3]}) == len({row["answer"] for row in rows[3:]}) == 1
+    assert {row["prompt"] for row in rows} <= {"Say", "<image>Say"}
+
+
 def test_names_with_colons(answer, trained, tmp_path):
     for name in ("take:0.5", "a:b.wav"):  # the first one's whole name is a file, so it has no weight
         shutil.copy(trained / "tone.wav", tmp_path / name)
