@@ -139,7 +139,7 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
     try:
         quantised = {} if backend is None else _quantization(config, backend, dtype)
         with quiet_reports():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 config.name_or_path,
                 dtype=dtype,
                 attn_implementation=config.attn_implementation,
@@ -157,6 +157,7 @@ def load_base(config: BaseModelConfig) -> PreTrainedModel:
             f"The base model {config.name_or_path!r} could not be loaded: {first_line(error)}. "
             "Set base.name_or_path and the other settings under `base`."
         ) from error
+    model, report = loaded
     misfit = Misfit.of_report(report, model)
     refuse(misfit, config.allow_misfit, config.name_or_path, f"the {type(model).__name__} of its config.json")
     _check_attention(model, config)
@@ -209,6 +210,7 @@ def load_tokenizer(config: BaseModelConfig) -> PreTrainedTokenizerBase:
         UserError: When there is none, or nothing in it can serve for padding.
     """
     check_base(config.name_or_path)
+    check_settings(config.name_or_path)
     check_tokenizer_files(config.name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(

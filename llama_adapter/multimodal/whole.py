@@ -3,9 +3,9 @@
 A table of texts, so that the core imports no package that is built on it.
 """
 
-import json
 from pathlib import Path
 
+from llama_adapter.file_formats.json_file import read_object
 from llama_adapter.models import BaseModelConfig
 from llama_adapter.multimodal.sight import Seeing, named
 
@@ -18,6 +18,9 @@ def is_whole(base: str | None) -> bool:
 
     Args:
         base: a folder, or the name of a model on the hub, of which none is known to be one.
+
+    Raises:
+        UserError: the folder's settings are damaged.
     """
     return _opener(base) is not None
 
@@ -36,8 +39,4 @@ def _opener(base: str | None) -> str | None:
     path = Path(base or "").expanduser() / "config.json"
     if base is None or not path.is_file():
         return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None  # whoever loads it says what is wrong
-    return WHOLE_MODELS.get(str(settings.get("model_type"))) if isinstance(settings, dict) else None
+    return WHOLE_MODELS.get(str(read_object(path).get("model_type")))

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from llama_adapter import ZeroInitConfig
 from llama_adapter.data import DataConfig, SourceConfig, Turn
@@ -59,6 +60,11 @@ def test_a_whole_model_is_trained_saved_and_asked(config, tmp_path, chat_base_di
     assert session.generator().template_name == "alpaca"
     (answer,) = session.generator().answer([[Turn("user", "Say 1")]], SamplingConfig(max_new_tokens=3))
     assert isinstance(answer, str)
+    stops = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert set(stops) == session.generator()._stop_ids()
+    told = AutoTokenizer.from_pretrained(folder).apply_chat_template
+    asked = told([{"role": "user", "content": "Say 1"}], return_dict=False)
+    assert asked == session.generator().encode([Turn("user", "Say 1")])
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["tuning"] == {"trainable": None}
 
