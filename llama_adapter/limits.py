@@ -57,7 +57,7 @@ def one_of(names: Iterable[str]) -> Limit:
 
 
 def _is_interval(value: float) -> bool:
-    return 0 < value < 1 or (value >= 1 and float(value).is_integer())
+    return 0 < value < 1 or (1 <= value < 2**53 and float(value).is_integer())
 
 
 INTERVAL = Limit(_is_interval, "a whole number of steps, or a share of all steps between 0 and 1")

@@ -204,7 +204,7 @@ def _read_group(
     if kind is None:
         raise UserError(
             f"'{place}' has the keys {', '.join(value)}, which no kind of it has together: "
-            f"{_kinds(groups)}. Use keys of one of them."
+            f"{', '.join(group.__name__ for group in groups)}. Use keys of one of them."
         )
     if CLASS_PATH not in value:
         return read_values(value, kind, f"{place}.", limits)
@@ -219,11 +219,6 @@ def _read_group(
         )
     read = read_values(given, kind, f"{place}.init_args.", limits)
     return {CLASS_PATH: f"{kind.__module__}.{kind.__qualname__}", INIT_ARGS: read}
-
-
-def _kinds(groups: Sequence[type]) -> str:
-    """The alternatives by name."""
-    return ", ".join(group.__name__ for group in groups)
 
 
 def _convert(value: Any, hint: Any) -> Any:
@@ -250,7 +245,7 @@ def _convert_bare(value: Any, hint: Any) -> Any:
     if origin in (list, dict) or hint in (list, dict):
         return _convert_container(value, hint)
     if isinstance(hint, EnumType):
-        if isinstance(value, str) and value not in hint.__members__:
+        if not isinstance(value, hint) and not (isinstance(value, str) and value in hint.__members__):
             raise _Mismatch
         return value
     value = _loaded(value)

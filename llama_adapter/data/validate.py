@@ -5,7 +5,6 @@ configuration of a training run: the sections it has no use for are accepted and
 trained and no model is loaded, only the tokenizer.
 """
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -18,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from llama_adapter.class_paths import registered_class
 from llama_adapter.data.accessory import expand_sources
 from llama_adapter.data.batch_statistics import batch_table
 from llama_adapter.data.build import judge_sight
@@ -94,13 +94,10 @@ def _tuned_to_see(tuning: dict[str, Any]) -> bool:
     Raises:
         UserError: there is no such class.
     """
-    module, _, name = str(tuning.get("class_path", "")).rpartition(".")
-    if not module:
-        return False
-    try:
-        return bool(getattr(importlib.import_module(module), name).sees_images)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"tuning.class_path is {module}.{name}: {error}. Use the path of a class.") from error
+    path = tuning.get("class_path")
+    return path is not None and bool(
+        getattr(registered_class(path, (object,), "tuning.class_path"), "sees_images", False)
+    )
 
 
 def masked_tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:

@@ -155,6 +155,7 @@ class TrainingConfig(TrainingArguments):
             self._fill(PRESETS[self.preset])
         if self.data_seed is None:
             self.data_seed = self.seed
+        self.report_to = "none" if self.report_to is None else self.report_to
         check_ranges(self)
         check_together(self)
         check_packages(self)
@@ -165,7 +166,15 @@ class TrainingConfig(TrainingArguments):
             super().__post_init__()
         except UserError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError, RuntimeError) as error:
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as error:
             raise UserError(
                 f"Settings under `training` do not fit together: {error}. Set them as the message says."
             ) from error

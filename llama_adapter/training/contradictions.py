@@ -4,7 +4,9 @@ Each rule names both settings and what to do. Settings that one of two would sil
 contradictions, except where the other one switches off what they are about.
 """
 
+import dataclasses
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ import torch
 from transformers import Trainer
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.optimization import get_scheduler
+from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import SchedulerType
 
 from llama_adapter.errors import UserError
@@ -59,6 +62,7 @@ def check_packages(args: "TrainingConfig") -> None:
     Raises:
         UserError: one is missing.
     """
+    check_accelerator(args)
     wanted = set(args.report_to) if isinstance(args.report_to, list) else {args.report_to or "none"}
     if missing := sorted(wanted - {"none", "all", *get_available_reporting_integrations()}):
         raise UserError(
@@ -71,6 +75,27 @@ def check_packages(args: "TrainingConfig") -> None:
                 f"{name} is {getattr(args, name)!r}, and {package} is not installed. "
                 f"Run `pip install {package.replace('_', '-')}`, or leave {name} out."
             )
+
+
+def check_accelerator(args: "TrainingConfig") -> None:
+    """Check that ``accelerator_config`` is one: a mapping of its fields, or a JSON file with them.
+
+    Raises:
+        UserError: it is none.
+    """
+    given = args.accelerator_config
+    try:
+        if isinstance(given, str) and given.startswith("{"):
+            given = json.loads(given)
+        if isinstance(given, dict):
+            AcceleratorConfig(**given)
+        elif isinstance(given, str):
+            AcceleratorConfig.from_json_file(given)
+    except (OSError, TypeError, ValueError, AttributeError) as error:
+        fields = ", ".join(field.name for field in dataclasses.fields(AcceleratorConfig))
+        raise UserError(
+            f"accelerator_config is {given!r}: {error}. Use some of {fields}, or a JSON file with them."
+        ) from error
 
 
 def try_optimizer(args: "TrainingConfig") -> None:

@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -185,3 +186,16 @@ def training_flops(model: nn.Module) -> TrainingFlops:
 def _weight_of(model: nn.Module, getter: str) -> nn.Parameter | None:
     module = getattr(model, getter, lambda: None)()
     return getattr(module, "weight", None)
+
+
+def has_media(batch: dict[str, Any]) -> bool:
+    """Whether a batch has records with images; a row that only keeps a rank busy is no record."""
+    return batch.get("record_id") != [] and ("features" in batch or "has_image" in batch)
+
+
+def token_count(batch: dict[str, Any]) -> int:
+    """Tokens of a batch without padding; a row that only keeps a rank busy, without a record, is padding."""
+    if batch.get("record_id") == []:
+        return 0
+    mask = batch.get("attention_mask")
+    return int(mask.sum()) if isinstance(mask, Tensor) else batch["labels"].numel()

@@ -31,8 +31,10 @@ from llama_adapter.training.loss import LabelledPositions, labelled_count
 from llama_adapter.training.metrics import (
     ThroughputMeter,
     Work,
+    has_media,
     peak_flops,
     peak_memory_gib,
+    token_count,
     training_flops,
 )
 from llama_adapter.training.packing import packed_inputs
@@ -218,10 +220,10 @@ class Trainer(EvaluatingTrainer):
         batches = list(islice(epoch_iterator, num_batches))
         counts = torch.tensor(
             [
-                sum(_token_count(batch) for batch in batches),
+                sum(token_count(batch) for batch in batches),
                 sum(labelled_count(batch["labels"]) for batch in batches),
                 sum(batch["labels"].numel() for batch in batches),
-                sum(_sees(batch) for batch in batches),
+                sum(has_media(batch) for batch in batches),
             ],
             device=device,
         )
@@ -291,7 +293,7 @@ class Trainer(EvaluatingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log a record; training records get speed and memory."""
         if "train_loss" in logs and self.meter.total.tokens == 0:
-            return  # a resumed run that was at its end has trained nothing
+            return  # a resumed run was at its end
         if "loss" in logs or "train_loss" in logs:
             work = self.meter.take_window() if "loss" in logs else self.meter.total
             logs.update(work.rates(self._peak_flops()))
@@ -300,7 +302,7 @@ class Trainer(EvaluatingTrainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """FLOPs of forward and backward of one micro-batch, for a frozen base."""
-        return int(self._flops.of(_token_count(inputs), labelled_count(inputs["labels"])))
+        return int(self._flops.of(token_count(inputs), labelled_count(inputs["labels"])))
 
     def _peak_flops(self) -> float | None:
         """Peak FLOP/s of all devices together, where it is known."""
@@ -314,10 +316,9 @@ class Trainer(EvaluatingTrainer):
         if not self.args.disable_tqdm:
             self.add_callback(self._bar)
         self.add_callback(JsonlLog())
-        if self.args.early_stopping_patience is not None:
-            self.add_callback(
-                EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
-            )
+        patience, threshold = self.args.early_stopping_patience, self.args.early_stopping_threshold
+        if patience is not None:
+            self.add_callback(EarlyStoppingCallback(patience, threshold))
         self.add_callback(LoopHooks(self._begin, self._finish_step))
 
     def _begin(self) -> None:
@@ -327,11 +328,8 @@ class Trainer(EvaluatingTrainer):
         below the first adapter are recorded.
         """
         if self.state.global_step >= self.state.max_steps:
-            self.console.print(
-                f"The checkpoint is at step {self.state.global_step} of {self.state.max_steps}: "
-                "nothing is left to train.",
-                highlight=False,
-            )
+            done = f"The checkpoint is at step {self.state.global_step} of {self.state.max_steps}"
+            self.console.print(f"{done}: nothing is left to train.", highlight=False)
         scaler = self.accelerator.scaler if self.args.stop_on_non_finite else None
         self._scaler_watch = None if scaler is None else ScalerWatch(scaler.get_scale())
         self._undo_checkpointing = apply_checkpointing(
@@ -348,16 +346,3 @@ class Trainer(EvaluatingTrainer):
         tokens, labelled, padded = self._step_tokens
         flops = self._flops.of(tokens, labelled)
         self.meter.stop(Work(tokens=tokens, labelled=labelled, padded=padded, flops=flops))
-
-
-def _sees(batch: dict[str, Any]) -> bool:
-    """Whether a batch has records with images; a row that only keeps a rank busy is no record."""
-    return batch.get("record_id") != [] and ("features" in batch or "has_image" in batch)
-
-
-def _token_count(batch: dict[str, Any]) -> int:
-    """Tokens of a batch without padding; a row that only keeps a rank busy, without a record, is padding."""
-    if batch.get("record_id") == []:
-        return 0
-    mask = batch.get("attention_mask")
-    return int(mask.sum()) if isinstance(mask, Tensor) else batch["labels"].numel()

@@ -59,6 +59,10 @@ def test_token_mean_equals_one_process_with_twice_the_batch(launched, single):
     assert_close(launched[1]["token"], one_process(single, per_device_train_batch_size=4))
 
 
+def test_rows_that_do_not_divide_by_the_ranks_are_trained_once(launched, single):
+    assert_close(launched[1]["rows"], one_process(single, **DDP_RUNS["rows"], per_device_train_batch_size=4))
+
+
 def test_published_mean_equals_one_process_with_twice_the_accumulation(launched, single):
     # The mean over ranks of batch means is the mean over as many accumulated batches.
     settings = {"loss_reduction": "published", "per_device_train_batch_size": 2}

@@ -8,6 +8,8 @@ from peft import LoraConfig
 from llama_adapter.errors import UserError
 from llama_adapter.training import checkpoint as files
 from llama_adapter.training.resume import (
+    changed_settings,
+    changes_rates,
     check_same_adapter,
     check_same_sharding,
     choose_checkpoint,
@@ -91,3 +93,65 @@ def test_an_adapter_is_resumed_as_it_was_trained(run):
         check_same_sharding(run / "checkpoint-1", sharded=True)
     (run / "checkpoint-1" / "pytorch_model_fsdp_0").mkdir()
     check_same_sharding(run / "checkpoint-1", sharded=True)
+
+
+FACTS = {
+    "data": "one",
+    "groups": [],
+    "settings": {
+        "training.learning_rate": 1e-2,
+        "training.optim": "adamw_torch",
+        "training.lr_scheduler_type": "linear",
+        "training.output_dir": "a",
+        "data.train.0.path": "a.jsonl",
+        "tuning.trainable": None,
+    },
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A checkpoint with facts."""
+    staging = files.staging_folder(tmp_path, 1)
+    staging.mkdir()
+    files.publish(staging, tmp_path / "checkpoint-1", FACTS)
+    return tmp_path / "checkpoint-1"
+
+
+def changed(**settings):
+    return {**FACTS, "settings": {**FACTS["settings"], **settings}}
+
+
+def test_settings_that_changed_are_named_and_those_of_the_start_are_not(written):
+    assert changed_settings(written, FACTS) == []
+    found = changed_settings(written, changed(**{"training.learning_rate": 1e-4, "training.output_dir": "b"}))
+    assert found == ["training.learning_rate: 0.01 -> 0.0001"]
+    assert changes_rates(found)
+    moved = changed_settings(written, changed(**{"data.train.0.path": "b.jsonl"}))
+    assert moved == ["data.train.0.path: 'a.jsonl' -> 'b.jsonl'"]
+    assert not changes_rates(moved)
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        (
+            {**changed(**{"data.train.0.path": "b.jsonl"}), "data": "two"},
+            r"the records \(data.train.0.path: 'a.jsonl'",
+        ),
+        ({**FACTS, "data": "two"}, "the records"),
+        ({**FACTS, "groups": [["all", ["gate"]]]}, "groups"),
+        (
+            changed(**{"training.optim": "sgd"}),
+            r"the optimiser \(training.optim: 'adamw_torch' there, 'sgd' here",
+        ),
+        (changed(**{"tuning.trainable": "norm"}), "what trains .tuning.trainable: None there, 'norm' here"),
+        (
+            changed(**{"training.lr_scheduler_type": "greedy", "training.learning_rate": 1.0}),
+            "a rate under lr_scheduler_type='greedy'",
+        ),
+    ],
+)
+def test_what_a_run_cannot_go_on_without_is_refused_by_name(written, facts, named):
+    with pytest.raises(UserError, match=f"was written with another setting of {named}"):
+        changed_settings(written, facts)

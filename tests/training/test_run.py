@@ -122,6 +122,64 @@ def test_resume_continues_and_ends_where_a_straight_run_ends(config, tmp_path, c
     assert weights[0] == weights[1]
 
 
+def logged(tmp_path, name):
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    return [record[name] for record in lines if name in record]
+
+
+def test_a_resumed_run_takes_the_rate_it_is_given(config, tmp_path, capsys):
+    train(config(max_steps=2))
+    train(config(max_steps=4, learning_rate=1e-4, weight_decay=0.5, resume=True))
+    assert logged(tmp_path, "learning_rate") == pytest.approx([1e-2, 5e-3, 5e-5, 2.5e-5])
+    printed = capsys.readouterr().out
+    assert "training.learning_rate: 0.01 -> 0.0001" in printed
+    assert "training.weight_decay: 0.0 -> 0.5" in printed
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_run_at_its_end_trains_nothing_inside_an_epoch_too(config, tmp_path, capsys, steps):
+    train(config(max_steps=3, save_steps=1.0))
+    result = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+    before, losses = result.read_bytes(), logged(tmp_path, "loss")
+    train(config(max_steps=steps, save_steps=1.0, resume=True))
+    assert f"The checkpoint is at step 3 of {steps}: nothing is left to train." in capsys.readouterr().out
+    assert result.read_bytes() == before
+    assert logged(tmp_path, "loss") == losses
+
+
+def test_other_records_are_refused_when_resuming(config, data_file):
+    train(config())
+    items = json.loads(data_file.read_text())
+    items[0]["output"] = "no"
+    data_file.write_text(json.dumps(items))
+    with pytest.raises(UserError, match="another setting of the records"):
+        train(config(resume=True))
+
+
+def test_a_refused_run_deletes_nothing(config, tmp_path):
+    train(config())
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    refused = config(overwrite_output_dir=True)
+    refused.base.name_or_path = str(tmp_path / "nowhere")
+    with pytest.raises(UserError):
+        train(refused)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+def test_a_run_stops_early_where_evaluations_are_no_better(config, tmp_path):
+    stopping = {
+        "early_stopping_patience": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 1.0,
+        "eval_on_start": True,
+    }
+    train(config(max_steps=20, learning_rate=0.0, save_strategy="no", **stopping))
+    assert logged(tmp_path, "eval_loss")
+    assert len(logged(tmp_path, "loss")) < 4
+    with pytest.raises(UserError, match="early_stopping_threshold is 0.1, which has no effect"):
+        config(early_stopping_threshold=0.1)
+
+
 def test_resume_from_a_named_checkpoint(config, tmp_path, capsys):
     train(config())
     train(config(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2")))
@@ -154,10 +212,8 @@ def test_the_best_checkpoint_is_what_is_saved(config, tmp_path):
     train(config(learning_rate=3.0, **best))  # a rate that ruins the model step by step
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     evaluations = [record["eval_loss"] for record in records if "eval_loss" in record]
-    assert evaluations[-1] == pytest.approx(
-        min(evaluations), rel=1e-6
-    )  # evaluated again after loading the best
-    assert len(evaluations) == 3
+    assert min(evaluations) == evaluations[0]
+    assert len(evaluations) == 2  # what is saved was evaluated at its step
 
 
 def test_the_adapters_first_weights_follow_the_seed(config, tmp_path):
