@@ -8,7 +8,7 @@ Dimensions: R rows, T tokens, D hidden size, I images of all rows, V views, S si
 pixels, P encoded views, N image tokens of all rows, K of the row that has most.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,8 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         places = input_ids == self.config.image_token_id
         if places.any():
+            if options.get("attention_mask") is None:
+                options["attention_mask"] = self._attended(input_ids, options)
             tokens = self.image_tokens(pixel_values, useful_views, features)
             _check_count(places, tokens)
             options |= {"image_places": places, "image_embeds": _by_row(tokens, places)}
@@ -189,6 +191,15 @@ class SphinxForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids = input_ids.masked_fill(places, 0 if pad is None else pad)
         parent: Any = super()
         return parent.generate(input_ids=input_ids, **options)
+
+    def _attended(self, input_ids: Int[Tensor, "R T"], options: Mapping[str, Any]) -> Int[Tensor, "R T"]:
+        """Which tokens are no padding, as transformers finds it; images, whose id is taken out, are none."""
+        settings = options.get("generation_config") or self.generation_config
+        pad, ends = (options.get(name, getattr(settings, name)) for name in ("pad_token_id", "eos_token_id"))
+        ends = ends if isinstance(ends, list | tuple) else [ends]
+        if pad is None or pad in ends:
+            return torch.ones_like(input_ids)
+        return (input_ids != pad).to(input_ids.dtype)
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from llama_adapter.data.images import read_image
+from llama_adapter.data.images import check_size, read_image
 from llama_adapter.lazy import needed
 from sphinx_ft.views import CLIP_MEAN, CLIP_STD, ViewConfig, place, useful_mask
 
@@ -31,6 +31,8 @@ def load_squares(
         UserError: a file is no image.
     """
     opened = [read_image(picture) for picture in pictures]
+    for file, picture in zip(pictures, opened, strict=True):
+        check_size(file, *[max(picture.size)] * 2)  # of the square
     squares = [square(picture, config) for picture in opened]
     side = config.image_size
     pixels = torch.stack(squares) if squares else torch.empty(0, 3, side, side)

@@ -25,7 +25,7 @@ from imagebind_llm.cache.encoders import encoder_config, picture_encoder
 from imagebind_llm.cache.indexing import IndexConfig, build_index
 from imagebind_llm.cache.listing import listing
 from imagebind_llm.cache.parts import PartWriter, StoredFeatures, part_folder
-from imagebind_llm.cache.records import FORMAT, EncoderRecord, IndexRecord, Manifest, write_record
+from imagebind_llm.cache.records import FORMAT, METRIC, EncoderRecord, IndexRecord, Manifest, write_record
 from imagebind_llm.cache.rows import FeatureRows, PictureRows, Rows, feature_files
 from imagebind_llm.cache.visual_cache import read_manifest
 from llama_adapter.data.tensor_store import readable_bytes
@@ -103,7 +103,7 @@ def build(config: BuildConfig) -> None:
     manifest = Manifest(
         format=FORMAT,
         dimension=rows.dimension,
-        metric="inner_product",
+        metric=METRIC,
         items=rows.items,
         source=rows.digest,
         block=rows.block,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -93,45 +94,46 @@ def open_picture(root: Path, name: str) -> NamedBytes:
         UserError: it is not there any more.
     """
     path = root / name
-    try:
+    with decoding(f"{root}/{name}", "a picture of the cache", "Restore it.", (tarfile.TarError,)):
         if path.is_file():
             return NamedBytes(path.read_bytes(), name)
         archive, member = _split(name)
         with tarfile.open(root / archive, "r:") as tar:
             file: Any = tar.extractfile(member)
             return NamedBytes(file.read(), name)
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise UserError(
-            f"The picture {name!r} of {str(root)!r} cannot be opened: {error}. Restore it."
-        ) from error
 
 
 def _lines(source: Path) -> list[str]:
     """A list's paths."""
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(source)!r} cannot be read as a list of pictures: {error}. Use a folder, a text file "
-            "with one path per line, a .tar file, or features in .npy, .safetensors or .pt."
-        ) from error
+    remedy = (
+        "Use a folder, a text file with one path per line, a .tar file, or features in "
+        f"{', '.join(FEATURES)}."
+    )
+    with decoding(source, "a list of pictures", remedy):
+        lines = source.read_text(encoding="utf-8-sig").split("\n")  # names may hold other ends of lines
     return [line.strip() for line in lines if line.strip()]
 
 
 def _members(root: Path, archive: str) -> list[Place]:
-    """The pictures of one tar file."""
-    try:
+    """The pictures of one tar file.
+
+    Raises:
+        UserError: it is no tar file, or ends before its end; tarfile itself takes a damaged header for it.
+    """
+    remedy = "Use whole .tar files, not compressed."
+    with decoding(root / archive, "a tar file", remedy, (tarfile.TarError,)):
         with tarfile.open(root / archive, "r:") as tar:
-            return [
+            places = [
                 Place(f"{archive}/{member.name}", member.offset_data, member.size)
                 for member in tar
                 if member.isfile() and member.name.lower().endswith(PICTURES)
             ]
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(
-            f"{str(root / archive)!r} cannot be read as a tar file: {error}. "
-            "Use whole .tar files, not compressed."
-        ) from error
+            end = tar.offset
+        with (root / archive).open("rb") as file:
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise ValueError(f"the header at byte {end:,} is damaged")
+    return places
 
 
 def _split(name: str) -> tuple[str, str]:

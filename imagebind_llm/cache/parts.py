@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from imagebind_llm.cache.records import PartRecord, read_record, write_record, write_whole
+from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
 
 _FILES = ("features.f16", "names.txt", "names.idx", "skipped.jsonl")
@@ -126,8 +128,11 @@ class PartWriter:
             return nothing
         try:
             found: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-            return {name: int(found[name]) for name in nothing}
-        except (ValueError, KeyError, TypeError) as error:
+            counts = {name: int(found[name]) for name in nothing}
+            if min(counts.values()) < 0:
+                raise ValueError("counts below 0")
+            return counts
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{str(path)!r} is damaged: {error}. Delete the folder {str(self.folder)!r} and build again."
             ) from error
@@ -140,12 +145,14 @@ class _Part:
         self.folder = folder
         self.record = read_record(folder / "part.json", PartRecord)
         self.row_bytes = dimension * _ITEM_BYTES
-        size = (folder / "features.f16").stat().st_size
-        if size != self.record.rows * self.row_bytes:
-            raise UserError(
-                f"{str(folder / 'features.f16')!r} has {size:,} bytes; {self.record.rows:,} rows of width "
-                f"{dimension} have {self.record.rows * self.row_bytes:,}. Build the cache again."
-            )
+        for name, row_bytes in (("features.f16", self.row_bytes), ("names.idx", _OFFSET_BYTES)):
+            with decoding(folder / name, "rows of the cache", "Build the cache again."):
+                size = (folder / name).stat().st_size
+            if size != self.record.rows * row_bytes:
+                raise UserError(
+                    f"{str(folder / name)!r} has {size:,} bytes; {self.record.rows:,} rows of width "
+                    f"{dimension} have {self.record.rows * row_bytes:,}. Build the cache again."
+                )
         self._descriptor = os.open(folder / "features.f16", os.O_RDONLY)
         self._dimension = dimension
 
@@ -161,13 +168,17 @@ class _Part:
     def name(self, row: int) -> str:
         """The item of a row."""
         first = max(row - 1, 0)
-        with (self.folder / "names.idx").open("rb") as file:
-            file.seek(first * _OFFSET_BYTES)
-            ends = np.frombuffer(file.read((row - first + 1) * _OFFSET_BYTES), dtype="<i8")
-        start = int(ends[0]) if row else 0
-        with (self.folder / "names.txt").open("rb") as file:
-            file.seek(start)
-            return file.read(int(ends[-1]) - start - 1).decode()
+        path = self.folder / "names.txt"
+        with decoding(path, "names of the cache", "Build the cache again."):
+            with (self.folder / "names.idx").open("rb") as file:
+                file.seek(first * _OFFSET_BYTES)
+                ends = np.frombuffer(file.read((row - first + 1) * _OFFSET_BYTES), dtype="<i8")
+            start = int(ends[0]) if row else 0
+            if not 0 <= start < ends[-1] <= path.stat().st_size:
+                raise ValueError(f"row {row} would end at byte {ends[-1]}")
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read(int(ends[-1]) - start - 1).decode()
 
     def close(self) -> None:
         """Release the file."""
@@ -178,14 +189,16 @@ class StoredFeatures:
     """The rows of all parts, in the order of the items."""
 
     def __init__(self, cache: Path, shards: int, dimension: int) -> None:
-        folders = [part_folder(cache, shard, shards) for shard in range(1, shards + 1)]
-        if missing := [folder.name for folder in folders if not (folder / "part.json").is_file()]:
+        numbers = range(1, shards + 1)
+        complete = {path.parent for path in cache.glob(f"part-*-of-{shards:04d}/part.json")}
+        folders = (part_folder(cache, shard, shards) for shard in numbers)
+        if missing := [path.name for path in islice((p for p in folders if p not in complete), 4)]:
             raise UserError(
-                f"{len(missing)} of {shards} parts of {str(cache)!r} are not complete: {missing[:4]}. "
+                f"{shards - len(complete)} of {shards} parts of {str(cache)!r} are not complete: {missing}. "
                 "Run 'llama-adapter cache build' for them, or again for those that were stopped."
             )
         self.dimension = dimension
-        self._parts = [_Part(folder, dimension) for folder in folders]
+        self._parts = [_Part(part_folder(cache, shard, shards), dimension) for shard in numbers]
         self._starts = np.cumsum([0] + [part.record.rows for part in self._parts])
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ A file is complete or absent. One that was changed by hand or damaged is refused
 
 import dataclasses
 import json
+import math
 import os
 import types
 import typing
@@ -22,6 +23,9 @@ from llama_adapter.errors import UserError
 
 FORMAT = 1
 """Raise it when the files change; a folder of another format is refused."""
+
+METRIC = "inner_product"
+"""How rows are compared."""
 
 Record = TypeVar("Record")
 
@@ -128,7 +132,7 @@ def read_record(path: Path, kind: type[Record]) -> Record:
         raise UserError(
             f"{str(path)!r} is not there. Build the cache with 'llama-adapter cache build'."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} is damaged: {error}. {_AGAIN}") from error
     return _filled(content, kind, path)
 
@@ -144,7 +148,8 @@ def _filled(content: Any, kind: type[Record], path: Path) -> Record:
         raise UserError(f"{str(path)!r} holds {given}, not the fields {sorted(hints)}. {_AGAIN}")
     values = {name: _value(value, hints[name], path) for name, value in content.items()}
     for name, value in values.items():
-        if not isinstance(value, hints[name]) or (isinstance(value, int | float) and value < 0):
+        number = isinstance(value, int | float)
+        if not isinstance(value, hints[name]) or (number and not 0 <= value < math.inf) or value is True:
             raise UserError(f"{str(path)!r} has {name}={value!r}, which cannot be. {_AGAIN}")
     return kind(**values)
 

@@ -13,17 +13,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from imagebind_llm.cache.encoders import PictureEncoder
 from imagebind_llm.cache.listing import FEATURES, Listing
 from imagebind_llm.cache.parts import Block
+from imagebind_llm.processing.arrays import read_array
 from llama_adapter.errors import UserError
 
 _BLOCKS_AHEAD = 2
@@ -128,40 +128,29 @@ class FeatureRows(Rows):
 
 def feature_files(source: Path) -> list[Path]:
     """The feature files that a source is, or that a folder holds; none where it is something else."""
-    if source.suffix in FEATURES:
+    if source.suffix.lower() in FEATURES:
         return [source]
-    return sorted(path for path in source.glob("*") if path.suffix in FEATURES) if source.is_dir() else []
+    if not source.is_dir():
+        return []
+    return sorted(path for path in source.glob("*") if path.suffix.lower() in FEATURES)
 
 
-def open_features(path: Path) -> Float[Tensor, "N E"]:
+def open_features(path: Path) -> Shaped[Tensor, "N E"]:
     """The matrix of a feature file; .npy, .safetensors and .pt are mapped. Nothing is unpickled but tensors.
 
     Raises:
         UserError: it cannot be read, or holds anything but one matrix of numbers.
     """
-    try:
-        content = _read(path)
-    except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, UnpicklingError) as error:
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"{str(path)!r} cannot be read as features: {said}. Replace the file.") from error
-    found = list(content.values()) if isinstance(content, dict) else [content]
-    if len(found) != 1 or not isinstance(found[0], Tensor) or found[0].ndim != 2 or not found[0].numel():
-        shapes = [tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in found]
-        raise UserError(f"{str(path)!r} holds {shapes}. Use a file with one matrix (rows, width).")
-    return found[0]
-
-
-def _read(path: Path) -> Any:
-    """A file's content: a tensor, or tensors by name."""
-    if path.suffix == ".npy":
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    if path.suffix == ".pt":
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    raise UserError(f"{str(path)!r} is no feature file. Use {', '.join(FEATURES)}.")
+    found = read_array(path)
+    if found.ndim != 2 or not found.size:
+        raise UserError(
+            f"{str(path)!r} has the shape {found.shape}. Use a file with one matrix (rows, width)."
+        )
+    if found.dtype.kind != "f":
+        raise UserError(
+            f"{str(path)!r} holds values of the type {found.dtype}. Use fractions, as encoders give."
+        )
+    return torch.from_numpy(found)
 
 
 def _usable(names: list[str], features: Float[Tensor, "N E"], skipped: dict[str, str]) -> Block:

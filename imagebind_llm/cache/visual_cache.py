@@ -20,7 +20,7 @@ from torch.nn import functional
 from imagebind_llm.cache.exact import ExactSearch
 from imagebind_llm.cache.faiss_index import ForeignSearch, IndexedSearch, open_index
 from imagebind_llm.cache.parts import StoredFeatures
-from imagebind_llm.cache.records import FORMAT, EncoderRecord, IndexRecord, Manifest, read_record
+from imagebind_llm.cache.records import FORMAT, METRIC, EncoderRecord, IndexRecord, Manifest, read_record
 from llama_adapter.errors import UserError
 
 
@@ -92,6 +92,8 @@ class VisualCache:
         path, config = Path(path), config or CacheConfig()
         if path.is_file():
             index = open_index(path)
+            if not index.ntotal or not index.is_trained:
+                raise UserError(f"The index {str(path)!r} holds no rows. Use one that rows were added to.")
             return cls(ForeignSearch(index, config.probes), int(index.ntotal), int(index.d), config)
         manifest = read_manifest(path)
         _check_encoder(manifest, encoder, path)
@@ -176,6 +178,8 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(
             f"{str(path)!r} has the format {manifest.format}; this program knows {FORMAT}. Build it again."
         )
+    if min(manifest.dimension, manifest.shards, manifest.block) < 1 or manifest.metric != METRIC:
+        raise UserError(f"{str(path / 'cache.json')!r} holds {manifest}, which cannot be. Restore the file.")
     return manifest
 
 
@@ -198,10 +202,15 @@ def open_search(path: Path, features: StoredFeatures, config: CacheConfig) -> Se
         )
     if record.kind == "exact":
         return ExactSearch(features)
+    index = open_index(folder / "knn.index")
+    if (index.ntotal, index.d) != (len(features), features.dimension):
+        raise UserError(
+            f"{str(folder / 'knn.index')!r} holds {int(index.ntotal):,} rows of width {int(index.d)}, but "
+            f"the cache {len(features):,} of width {features.dimension}. "
+            f"Run 'llama-adapter cache index --cache {path}'."
+        )
     probes = config.probes or record.probes
-    return IndexedSearch(
-        open_index(folder / "knn.index"), features, probes, config.candidates or record.candidates
-    )
+    return IndexedSearch(index, features, probes, config.candidates or record.candidates)
 
 
 def _check_encoder(manifest: Manifest, encoder: EncoderRecord | None, path: Path) -> None:

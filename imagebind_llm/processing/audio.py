@@ -22,6 +22,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 from imagebind_llm.processing.clip_times import clip_times
 from imagebind_llm.processing.config import ProcessorConfig
 from imagebind_llm.processing.resampling import resample_sinc, resample_soxr
+from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
 from llama_adapter.lazy import needed
 
@@ -32,6 +33,11 @@ _LOWEST, _HIGHEST = 20, 8000
 _PREEMPHASIS = 0.97
 _FLOOR = float(np.finfo(np.float32).eps)
 _MEAN, _STD = -4.268, 9.138
+_LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000
+_OVERDRIVEN = 16.0
+"""Nothing that lies within -1 and 1 but for some overdriven peaks comes near it."""
+_HEARD = 0.001
+"""Of the loudest channel: 60 dB below it a channel holds noise at most."""
 
 
 def load_audio(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "K 1 M F"]:
@@ -46,6 +52,8 @@ def load_audio(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "K 1 
 def read_sound(path: str | Path, rate: int = RATE, resampler: str = "sinc") -> Float[Tensor, "C N"]:
     """The samples of a sound file.
 
+    The first channel is what models are shown, as published; where it is silent, the first one with sound.
+
     Args:
         path: any file that soundfile reads.
         rate: samples per second of the result.
@@ -55,29 +63,46 @@ def read_sound(path: str | Path, rate: int = RATE, resampler: str = "sinc") -> F
         UserError: the file is missing, damaged, no sound, silent or too short.
     """
     samples, given = _read(path)
+    if not _LOWEST_RATE <= given <= _HIGHEST_RATE:
+        raise UserError(
+            f"{str(path)!r} says that it has {given:,} samples per second. Use {_LOWEST_RATE:,} to "
+            f"{_HIGHEST_RATE:,}."
+        )
+    if not samples.isfinite().all():
+        raise UserError(f"{str(path)!r} holds NaN or infinite samples. Replace the file.")
+    if samples.numel() and (loudest := float(samples.abs().max())) > _OVERDRIVEN:
+        raise UserError(
+            f"{str(path)!r} holds samples up to {loudest:g}; those of sounds lie within -1 and 1. "
+            "Divide them by their range, such as 32768."
+        )
     if samples.shape[1]:
         samples = (resample_soxr if resampler == "soxr" else resample_sinc)(samples, given, rate)
     if samples.shape[1] * RATE < _FRAME * rate:
         raise UserError(
             f"{str(path)!r} has {samples.shape[1] / rate:.3f} s of sound. Use at least {_FRAME / RATE} s."
         )
-    if not samples.isfinite().all():
-        raise UserError(f"{str(path)!r} holds NaN or infinite samples. Replace the file.")
-    if samples.min() == samples.max():
-        raise UserError(f"{str(path)!r} is silent from start to end. Use a file with sound.")
-    return samples
+    return _heard_first(samples, path)
 
 
 def _read(path: str | Path) -> tuple[Float[Tensor, "C N"], int]:
     """Samples and their rate."""
     soundfile: Any = needed("soundfile", "soundfile", "Sounds", "audio")
-    try:
+    with decoding(path, "sound", "Use .wav, .flac, .ogg or .mp3."):
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError, TypeError) as error:  # soundfile's own are RuntimeErrors
-        raise UserError(
-            f"{str(path)!r} cannot be read as sound: {error}. Use .wav, .flac, .ogg or .mp3."
-        ) from error
     return torch.from_numpy(samples).T, rate
+
+
+def _heard_first(samples: Float[Tensor, "C N"], path: str | Path) -> Float[Tensor, "C N"]:
+    """The channels from the first one on that is heard beside the loudest; silent ones stand behind.
+
+    Raises:
+        UserError: none is.
+    """
+    loudness = samples.std(dim=1)
+    if not (samples != samples[:, :1]).any():
+        raise UserError(f"{str(path)!r} is silent from start to end. Use a file with sound.")
+    heard = loudness >= _HEARD * loudness.max()
+    return samples.roll(-int(heard.int().argmax()), dims=0)
 
 
 def audio_input(samples: Float[Tensor, "C N"], config: ProcessorConfig) -> Float[Tensor, "K 1 M F"]:

@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from llama_adapter.data.images import read_image
+from imagebind_llm.processing.arrays import ARRAYS, read_array
+from llama_adapter.data.images import check_size, is_deep, open_image, read_image
 from llama_adapter.errors import UserError
 from llama_adapter.lazy import needed
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_PICTURE_TYPES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-_EIGHT_BIT = ("L", "LA", "P", "RGB", "RGBA", "1")
+PICTURE_TYPES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".pfm")
+_GREY = 8
+"""Most that the colours of a grey picture differ, on average; compression lets them."""
 
 
 def load_picture(path: Any, size: int) -> Float[Tensor, "3 S S"]:
@@ -50,27 +52,26 @@ def resized(picture: Any, size: int) -> Any:
     return scaled.crop((left, top, left + size, top + size))
 
 
-def resized_map(values: Float[np.ndarray, "height width"], size: int) -> Float[Tensor, "1 S S"]:
+def resized_map(values: Shaped[np.ndarray, "height width"], size: int) -> Float[Tensor, "1 S S"]:
     """A map as ``resized`` makes a picture."""
     pil = needed("PIL.Image", "pillow")
     picture = pil.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return torch.from_numpy(np.asarray(resized(picture, size), dtype=np.float32).copy()).unsqueeze(0)
 
 
-def read_map(path: str | Path) -> tuple[Float[np.ndarray, "height width"], bool]:
-    """One value per pixel, from a picture of any depth, or from NumPy's .npy and .npz.
+def read_map(path: str | Path) -> Shaped[np.ndarray, "height width"]:
+    """One value per pixel as the file holds it, from a picture of any depth or an array file.
 
-    Returns:
-        The map, and whether its values are those of an 8-bit picture.
+    Its type says what the values were: bytes of a picture of 8 bits, whole numbers, or fractions.
 
     Raises:
         UserError: the file is missing or damaged, or holds no such map.
     """
     path = Path(path)
-    if path.suffix in (".npy", ".npz"):
-        values, eight_bit = read_array(path), False
-    elif path.suffix.lower() in _PICTURE_TYPES:
-        values, eight_bit = _read_grey(path)
+    if path.suffix.lower() in ARRAYS:
+        values = read_array(path)
+    elif path.suffix.lower() in PICTURE_TYPES:
+        values = _read_grey(path)
     else:
         raise UserError(
             f"{str(path)!r} is no map of depth or heat. Use .png, .tif, .npy or another picture file."
@@ -79,44 +80,25 @@ def read_map(path: str | Path) -> tuple[Float[np.ndarray, "height width"], bool]
         values = values.squeeze(0 if values.shape[0] == 1 else -1)
     if values.ndim != 2 or min(values.shape) < 1:
         raise UserError(f"{str(path)!r} has the shape {values.shape}. Use one value per pixel.")
-    return values.astype(np.float32), eight_bit
+    check_size(path, values.shape[1], values.shape[0])
+    return values
 
 
-def read_array(path: Path) -> np.ndarray:
-    """The array of a NumPy file; of a .npz with one array only."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            if len(content.files) != 1:
-                raise UserError(f"{str(path)!r} holds the arrays {content.files}. Use a file with one array.")
-            found: np.ndarray = content[content.files[0]]
-            return found
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, MemoryError) as error:  # a damaged header may ask for any size
-        raise UserError(f"{str(path)!r} cannot be read as an array: {error}. Replace the file.") from error
+def _read_grey(path: Path) -> Shaped[np.ndarray, "height width"]:
+    """The values of a picture file, upright; more than 8 bits stay as they are.
 
-
-def _read_grey(path: Path) -> tuple[np.ndarray, bool]:
-    """The values of a picture file; colours become grey, more than 8 bits stay as they are."""
-    pil = needed("PIL.Image", "pillow")
-    eight_bit = read_mode(path) in _EIGHT_BIT
-    if eight_bit:
-        return np.asarray(read_image(path).convert("L")), True
-    try:
-        with pil.open(path) as picture:
-            return np.asarray(picture), False
-    except (OSError, ValueError, SyntaxError, EOFError, pil.DecompressionBombError) as error:
-        raise UserError(f"{str(path)!r} cannot be read as an image: {error}. Replace the file.") from error
-
-
-def read_mode(path: Path) -> str:
-    """Pillow's name for what a picture's pixels are; that of a colour picture where the file is damaged."""
-    pil = needed("PIL.Image", "pillow")
-    try:
-        with pil.open(path) as picture:
-            return str(picture.mode)
-    except (OSError, ValueError, SyntaxError, EOFError, pil.DecompressionBombError):
-        return "RGB"  # whose reader says what is wrong
+    Raises:
+        UserError: it cannot be read, or is in colours.
+    """
+    with open_image(path) as picture:
+        if is_deep(picture.mode):
+            turned = needed("PIL.ImageOps", "pillow").exif_transpose(picture)
+            return np.asarray(turned)
+    colours = np.asarray(read_image(path), dtype=np.int16)
+    spread = np.abs(np.diff(colours, axis=2)).mean()
+    if spread > _GREY:
+        raise UserError(
+            f"{str(path)!r} is a picture in colours; a map has one value per pixel. Use the values that its "
+            "colours were made of."
+        )
+    return np.asarray(read_image(path).convert("L"))

@@ -15,12 +15,13 @@ from torch import Tensor
 from imagebind_llm.clips import Clips, join_records
 from imagebind_llm.processing.audio import load_audio
 from imagebind_llm.processing.config import ProcessorConfig
+from imagebind_llm.processing.frames import shows_film
 from imagebind_llm.processing.imu import load_imu
 from imagebind_llm.processing.maps import load_depth, load_thermal
 from imagebind_llm.processing.pictures import load_picture
 from imagebind_llm.processing.point_files import load_points
 from imagebind_llm.processing.text import tokenize
-from imagebind_llm.processing.video import FRAMES, VIDEO_TYPES, load_video
+from imagebind_llm.processing.video import FRAMES, load_video
 from llama_adapter.errors import UserError
 
 Inputs: TypeAlias = dict[str, Clips | Int[Tensor, "R L"] | list[Float[Tensor, "_ 3"]]]
@@ -91,8 +92,8 @@ class ImageBindProcessor:
         return join_records([self._loaders[modality](path) for path in items])
 
     def _vision(self, path: Any) -> Float[Tensor, "V 3 2 S S"]:
-        """An image, also a picture of Pillow, standing still for two frames; or a video."""
-        if isinstance(path, str | Path) and Path(path).suffix.lower() in VIDEO_TYPES:
+        """An image, also a picture of Pillow, standing still for two frames; or what moves."""
+        if isinstance(path, str | Path) and shows_film(path):
             return load_video(path, self.config)
         picture = load_picture(path, self.config.image_size)
         return torch.stack([picture] * FRAMES, dim=1).unsqueeze(0)

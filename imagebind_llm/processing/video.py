@@ -1,18 +1,17 @@
 """Videos -> clips of two frames, three crops each.
 
-Unusual: two passes over a file. The first counts packets without decoding; the second keeps the frames that
-are wanted and no others. Frames are chosen by number, at the mean rate.
+Unusual: two passes over a file. The first notes when frames are shown, without decoding; the second keeps the
+frames that are wanted and no others. Frames at equal distances are chosen by number at the mean rate, as
+published; others by the time at which they are shown.
 Source: docs/sources/imagebind-preprocessing.md#video.
 
 Dimensions: K clips, H height, W width of a frame, V views (crops of all clips), S height and width of a view.
 """
 
+import bisect
 import math
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -21,37 +20,42 @@ from torch.nn import functional
 
 from imagebind_llm.processing.clip_times import clip_times
 from imagebind_llm.processing.config import ProcessorConfig
+from imagebind_llm.processing.frames import Timeline, open_frames
 from imagebind_llm.processing.pictures import CLIP_MEAN, CLIP_STD
+from llama_adapter.data.images import check_size
 from llama_adapter.errors import UserError
-from llama_adapter.lazy import needed
 
-VIDEO_TYPES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 CROPS = 3
 FRAMES = 2
 
 
 def load_video(path: str | Path, config: ProcessorConfig) -> Float[Tensor, "V 3 2 S S"]:
-    """A video file as the vision tower takes it.
+    """A video file, or an animated picture, as the vision tower takes it.
 
     Raises:
         UserError: the file is missing, damaged, or has no pictures.
     """
-    with _opened(path) as stream:
-        rate = stream.average_rate or stream.guessed_rate
-        count = sum(1 for packet in stream.container.demux(stream) if packet.size)
-    if not count or not rate:
-        raise UserError(f"{str(path)!r} has a video stream without pictures. Replace the file.")
-    chosen = clip_frames(count, float(rate), config)
-    frames = _decode(path, {index for pair in chosen for index in pair})
+    video = open_frames(path)
+    timeline = video.timeline()
+    if timeline.even:
+        chosen = clip_frames(len(timeline.times), timeline.rate, config)
+    else:
+        chosen = clip_frames_at(timeline, config)
+    frames = video.decode({index for pair in chosen for index in pair})
     if not frames:
         raise UserError(f"{str(path)!r} has no picture that can be decoded. Replace the file.")
-    last = max(frames)  # a file that is cut off: the last picture stands in for those behind it
-    clips = torch.stack([torch.stack([frames.get(index, frames[last]) for index in pair]) for pair in chosen])
+    numbers = sorted(frames)  # of a file that is cut off the nearest picture before stands in
+    found = {n: frames[numbers[max(bisect.bisect(numbers, n) - 1, 0)]] for pair in chosen for n in pair}
+    if len({frame.shape for frame in found.values()}) > 1:
+        raise UserError(f"{str(path)!r} changes the size of its pictures. Make it again in one size.")
+    height, width = found[chosen[0][0]].shape[:2]
+    check_size(path, width, height)
+    clips = torch.stack([torch.stack([found[number] for number in pair]) for pair in chosen])
     return video_input(clips, config.image_size)
 
 
 def clip_frames(count: int, rate: float, config: ProcessorConfig) -> list[tuple[int, int]]:
-    """Numbers of the first and last frame of every clip.
+    """Numbers of the first and last frame of every clip, of frames at equal distances.
 
     Args:
         count: frames of the video.
@@ -64,6 +68,21 @@ def clip_frames(count: int, rate: float, config: ProcessorConfig) -> list[tuple[
         first = min(math.ceil(rate * float(start)), count - 1)
         last = min(math.ceil(rate * float(end)), count) - 1
         chosen.append((first, max(first, last)))
+    return chosen
+
+
+def clip_frames_at(timeline: Timeline, config: ProcessorConfig) -> list[tuple[int, int]]:
+    """Numbers of the first and last frame that begin in every clip; where none does, of the one then shown.
+
+    Args:
+        timeline: when the frames are shown.
+        config: the settings of the processor.
+    """
+    times = timeline.times
+    chosen = []
+    for start, end in clip_times(timeline.duration, config.video_clips, config.clip_seconds):
+        last = max(bisect.bisect_left(times, end) - 1, 0)
+        chosen.append((min(bisect.bisect_left(times, start), last), last))
     return chosen
 
 
@@ -85,43 +104,3 @@ def video_input(clips: UInt8[Tensor, "K 2 H W 3"], size: int) -> Float[Tensor, "
     free = frames.shape[axis] - size
     crops = [frames.narrow(axis, offset, size) for offset in (0, math.ceil(free / 2), free)]
     return torch.stack(crops, dim=1).flatten(0, 1)
-
-
-def _decode(path: str | Path, wanted: Collection[int]) -> Mapping[int, UInt8[Tensor, "H W 3"]]:
-    """The wanted frames by number, and the last one that could be decoded."""
-    frames: dict[int, Tensor] = {}
-    with _opened(path) as stream:
-        number, picture = -1, None
-        for number, picture in enumerate(stream.container.decode(stream)):
-            if number in wanted:
-                frames[number] = _pixels(picture)
-            if number >= max(wanted):
-                break
-        if picture is not None and number not in frames:
-            frames[number] = _pixels(picture)
-    return frames
-
-
-def _pixels(picture: Any) -> UInt8[Tensor, "H W 3"]:
-    """The colours of a frame."""
-    return torch.from_numpy(picture.to_ndarray(format="rgb24"))
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """The first video stream of a file.
-
-    Raises:
-        UserError: there is none, or the file cannot be read.
-    """
-    av: Any = needed("av", "av", "Videos", "video")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                kinds = sorted({stream.type for stream in container.streams})
-                raise UserError(
-                    f"{str(path)!r} has no video stream, only {kinds}. Use a video, or the modality audio."
-                )
-            yield container.streams.video[0]
-    except av.error.FFmpegError as error:
-        raise UserError(f"{str(path)!r} cannot be read as a video: {error}. Replace the file.") from error

@@ -96,3 +96,83 @@ def mode_or_message(path):
         return read_image(path).mode
     except UserError as error:
         return str(error)
+
+
+def greys(kind):
+    """A ramp from black to white in 16 steps, and what it is at 8 bits."""
+    ramp = numpy.tile(numpy.arange(16) * 4369, (3, 1))
+    made = {
+        "16.png": ramp.astype("<u2"),
+        "16.tif": ramp.astype("<u2"),
+        "16.pgm": ramp.astype("<u2"),
+        "01.tif": (ramp / 65535).astype("<f4"),
+        "255.tif": (ramp / 257).astype("<f4"),
+        "32.tif": ramp.astype("<i4"),
+    }
+    return made[kind], ramp // 257
+
+
+@pytest.mark.parametrize("kind", ["16.png", "16.tif", "16.pgm", "01.tif", "255.tif", "32.tif"])
+def test_greys_of_more_than_8_bits_keep_their_values(tmp_path, kind):
+    values, wanted = greys(kind)
+    Image.fromarray(values).save(tmp_path / kind)
+    found = numpy.asarray(read_image(tmp_path / kind))
+    assert numpy.abs(found[..., 0].astype(int) - wanted).max() <= 1
+    assert numpy.array_equal(found[..., 0], found[..., 2])
+
+
+def test_greys_of_16_bits_in_either_byte_order_turned_or_negative(tmp_path):
+    values, wanted = greys("16.tif")
+    big = Image.frombytes("I;16B", (16, 3), values.astype(">u2").tobytes())
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    big.save(tmp_path / "big.tif")
+    Image.fromarray(values).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(values).save(tmp_path / "negative.tif", tiffinfo={262: 0})
+    assert numpy.array_equal(numpy.asarray(read_image(tmp_path / "big.tif"))[..., 0], wanted)
+    assert numpy.array_equal(numpy.asarray(read_image(tmp_path / "turned.png"))[..., 0], wanted[::-1, ::-1])
+    assert numpy.array_equal(numpy.asarray(read_image(tmp_path / "negative.tif"))[..., 0], 255 - wanted)
+
+
+@pytest.mark.parametrize("worst", [-1.0, 300.0, float("nan"), float("inf")])
+def test_fractions_of_no_known_range_are_refused(tmp_path, worst):
+    values = numpy.full((4, 4), 0.5, numpy.float32)
+    values[1, 1] = worst
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(
+        UserError, match=r"a.tif' holds greys from .* \(mode F\), a range .*Use 0 to 1, 0 to 255"
+    ):
+        read_image(tmp_path / "a.tif")
+
+
+def test_the_limit_on_pixels_is_a_setting(tmp_path, monkeypatch):
+    Image.new("L", (100, 90)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8000)
+    with pytest.raises(
+        UserError, match="decompression bomb|at most 8,000 are decoded. Make it smaller, or set"
+    ):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setenv("LLAMA_ADAPTER_MAX_PIXELS", "9000")
+    assert read_image(tmp_path / "a.png").size == (100, 90)
+    monkeypatch.setenv("LLAMA_ADAPTER_MAX_PIXELS", "many")
+    with pytest.raises(UserError, match="LLAMA_ADAPTER_MAX_PIXELS is 'many'. Use a number of pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def test_lines_are_no_pictures(tmp_path):
+    Image.new("L", (2, 600)).save(tmp_path / "line.png")
+    with pytest.raises(
+        UserError, match="line.png' has 2 x 600 pixels: one side is over 200 times the other. Cut"
+    ):
+        read_image(tmp_path / "line.png")
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif"])
+def test_of_several_pictures_the_first_is_used_with_a_word(tmp_path, kind):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / f"a.{kind}", save_all=True, append_images=[second])
+    with pytest.warns(
+        UserWarning, match=f"a.{kind}' holds several pictures; as an image its first one is used"
+    ):
+        picture = read_image(tmp_path / f"a.{kind}")
+    assert picture.getpixel((4, 4))[0] > 240

@@ -1,5 +1,6 @@
 """Pictures of folders, lists and tar files are found in one order, and again by name."""
 
+import io
 import tarfile
 
 import pytest
@@ -63,5 +64,30 @@ def test_what_holds_no_pictures_is_named(tmp_path):
         listing(tmp_path / "a.tar")
     with pytest.raises(UserError, match="The picture 'gone.png' is not there"):
         open_picture(tmp_path, "gone.png")
-    with pytest.raises(UserError, match=r"The picture 'a.tar/1.png' of .* cannot be opened"):
+    with pytest.raises(
+        UserError, match=r"a.tar/1.png' cannot be read as a picture of the cache: .*Restore it"
+    ):
         open_picture(tmp_path, "a.tar/1.png")
+
+
+def test_lists_may_begin_with_a_byte_order_mark_and_names_hold_separators(tmp_path):
+    names = ["pics/1.png", "a\u2028b.png", "c.png"]
+    (tmp_path / "list.txt").write_bytes("\r\n".join(names).encode("utf-8-sig"))
+    assert [place.name for place in listing(tmp_path / "list.txt").places] == names
+
+
+def test_a_tar_file_that_is_damaged_behind_its_beginning_is_named(tmp_path):
+    """tarfile takes a damaged header for the end of the archive."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("1.png", "2.png", "3.png"):
+            member = tarfile.TarInfo(name)
+            member.size = 700
+            tar.addfile(member, io.BytesIO(bytes(700)))
+    assert len(listing(tmp_path / "a.tar").places) == 3
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[1536] ^= 1  # of the second member's header
+    (tmp_path / "b.tar").write_bytes(content)
+    with pytest.raises(
+        UserError, match="b.tar' cannot be read as a tar file: the header at byte 1,536 is dam"
+    ):
+        listing(tmp_path / "b.tar")

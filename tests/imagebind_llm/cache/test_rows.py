@@ -43,10 +43,10 @@ def test_blocks_run_over_files_and_leave_out_what_has_no_direction(tmp_path, mon
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (np.zeros(3), r"holds \[\(3,\)\]. Use a file with one matrix"),
-        (np.zeros((0, 3)), r"holds \[\(0, 3\)\]"),
-        (np.array([{}]), "cannot be read as features: .*Replace the file"),
-        (b"no array", "cannot be read as features"),
+        (np.zeros(3), r"has the shape \(3,\). Use a file with one matrix"),
+        (np.zeros((0, 3)), r"has the shape \(0, 3\)"),
+        (np.array([{}]), "holds pickled objects, which may run code. Save numbers"),
+        (b"no array", "cannot be read as an array: .*Replace the file"),
     ],
 )
 def test_what_is_no_matrix_is_named(content, said, tmp_path):
@@ -62,7 +62,7 @@ def test_pickles_and_unequal_widths_are_refused(tmp_path):
             return print, ("run",)
 
     torch.save(Evil(), tmp_path / "a.pt")
-    with pytest.raises(UserError, match="a.pt' cannot be read as features"):
+    with pytest.raises(UserError, match="a.pt' is damaged, or wants to run code while loading. Save"):
         open_features(tmp_path / "a.pt")
     np.save(tmp_path / "b.npy", np.ones((2, 3), dtype=np.float32))
     np.save(tmp_path / "c.npy", np.ones((2, 4), dtype=np.float32))

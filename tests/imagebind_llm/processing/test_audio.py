@@ -89,3 +89,31 @@ def test_files_that_are_no_sound(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             load_audio(tmp_path / f"{name}.wav", CONFIG)
+
+
+def test_a_silent_channel_is_no_silence(tmp_path):
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / RATE)
+    silence = np.zeros_like(tone)
+    noise = np.random.default_rng(0).normal(size=len(tone)) * 1e-5
+    for name, channels in [("right", [tone, silence]), ("left", [silence, tone]), ("hum", [noise, tone])]:
+        soundfile.write(tmp_path / f"{name}.wav", np.stack(channels, 1), RATE, subtype="FLOAT")
+    wanted = load_audio(tmp_path / "right.wav", CONFIG)
+    torch.testing.assert_close(load_audio(tmp_path / "left.wav", CONFIG), wanted)
+    torch.testing.assert_close(load_audio(tmp_path / "hum.wav", CONFIG), wanted, atol=1e-3, rtol=1e-3)
+    soundfile.write(tmp_path / "levels.wav", np.stack([silence, silence + 0.1], 1), RATE)
+    with pytest.raises(UserError, match="levels.wav' is silent from start to end. Use"):
+        load_audio(tmp_path / "levels.wav", CONFIG)
+
+
+def test_rates_and_samples_that_no_sound_has(tmp_path):
+    tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    soundfile.write(tmp_path / "slow.wav", tone, 3)
+    soundfile.write(tmp_path / "fast.wav", tone, 2_000_000_000)
+    soundfile.write(tmp_path / "loud.wav", tone * 32767, RATE, subtype="FLOAT")
+    for name, message in [
+        ("slow", "slow.wav' says that it has 3 samples per second. Use 1,000 to 1,000,000"),
+        ("fast", "fast.wav' says that it has 2,000,000,000 samples per second. Use"),
+        ("loud", "loud.wav' holds samples up to 327.*; those of sounds lie within -1 and 1. Divide"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            load_audio(tmp_path / f"{name}.wav", CONFIG)

@@ -71,3 +71,47 @@ def test_thermal_pictures(tmp_path):
     np.save(tmp_path / "nan.npy", np.full((8, 8), np.nan))
     with pytest.raises(UserError, match="nan.npy' holds NaN"):
         load_thermal(tmp_path / "nan.npy", ThermalConfig(lowest=0, highest=1), 224)
+
+
+def test_values_that_cannot_be_what_the_settings_say(tmp_path):
+    millimetres = np.linspace(800, 3195, 80).reshape(8, 10)
+    Image.fromarray(millimetres.astype(np.uint16)).save(tmp_path / "mm.png")
+    Image.fromarray((millimetres / 20).astype(np.uint8)).save(tmp_path / "eight.png")
+    np.save(tmp_path / "metres.npy", millimetres / 1000)
+    np.save(tmp_path / "mm.npy", millimetres * 1000)
+    for name, values, message in [
+        (
+            "mm.png",
+            "disparity",
+            "uint16, from 800 to 3195, but depth.values is 'disparity'. Set depth.values",
+        ),
+        ("eight.png", "disparity", "uint8, from 40 to 159, but depth.values is 'disparity'. Set"),
+        ("eight.png", "millimetres", "but depth.values is 'millimetres'. Set"),
+        ("mm.png", "metres", "but depth.values is 'metres'. Set"),
+        ("metres.npy", "sun_rgbd", "but depth.values is 'sun_rgbd'. Set"),
+        (
+            "metres.npy",
+            "millimetres",
+            "would show a scene at 0.0019975 m, depth.values being 'millimetres'. Set",
+        ),
+        ("mm.npy", "metres", "would show a scene at 1.9975e"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            disparity(tmp_path / name, values=values, focal_length=500.0)
+    found = disparity(tmp_path / "mm.png", divisor=256.0)  # KITTI's disparities
+    torch.testing.assert_close(found.mean(), torch.tensor(1997.5 / 256), atol=0.1, rtol=0)
+
+
+def test_maps_in_colours_and_heat_of_another_range(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 255, (8, 10, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "colours.png")
+    Image.fromarray(colours[..., [0, 0, 0]]).save(tmp_path / "grey.png")
+    with pytest.raises(
+        UserError, match="colours.png' is a picture in colours; a map has one value per pixel"
+    ):
+        load_thermal(tmp_path / "colours.png", ThermalConfig(), 224)
+    assert load_thermal(tmp_path / "grey.png", ThermalConfig(), 224).std() > 0.1
+    with pytest.raises(
+        UserError, match="none between thermal.lowest and thermal.highest, 29000 and 31000. Set"
+    ):
+        load_thermal(tmp_path / "grey.png", ThermalConfig(lowest=29000, highest=31000), 224)

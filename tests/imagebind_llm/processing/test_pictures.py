@@ -47,12 +47,12 @@ def test_maps_from_all_file_types(tmp_path):
     Image.fromarray(values).save(tmp_path / "c.tif")
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "d.png")
     for name in ("a.npy", "b.npz", "c.tif", "d.png"):
-        found, eight_bit = read_map(tmp_path / name)
+        found = read_map(tmp_path / name)
         assert np.array_equal(found, values), name
-        assert not eight_bit
+        assert found.dtype == (np.uint16 if name == "d.png" else np.float32)
     Image.fromarray((values / 100).astype(np.uint8)).save(tmp_path / "e.png")
-    found, eight_bit = read_map(tmp_path / "e.png")
-    assert eight_bit
+    found = read_map(tmp_path / "e.png")
+    assert found.dtype == np.uint8
     assert found.max() == 110
 
 
@@ -66,7 +66,7 @@ def test_files_that_are_no_maps(tmp_path):
         ("line.npy", r"line.npy' has the shape \(3,\). Use one value per pixel"),
         ("two.npz", r"two.npz' holds the arrays \['a', 'b'\]. Use"),
         ("text.npy", "text.npy' cannot be read as an array: .*Replace"),
-        ("object.npy", "object.npy' cannot be read as an array: .*Replace"),
+        ("object.npy", "object.npy' holds pickled objects, which may run code. Save"),
         ("a.doc", "a.doc' is no map of depth or heat. Use"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -44,7 +44,7 @@ def files():
         "glued.off": b"OFF20 1 0\n" + lines(POINTS).encode() + b"3 0 1 2\n",
         "a.ply": ply("ascii", ascii_rows + b"3 0 1 2\n"),
         "little.ply": ply("binary_little_endian", little.tobytes() + b"\x03" + b"\0" * 12),
-        "big.ply": ply("binary_big_endian", big.tobytes()),
+        "big.ply": ply("binary_big_endian", big.tobytes() + b"\x03" + b"\0" * 12),
         "a.pcd": pcd("ascii", pcd_rows),
         "packed.pcd": pcd("binary", packed.tobytes()),
     }
@@ -63,6 +63,66 @@ def test_arrays_and_tensors(tmp_path):
     torch.testing.assert_close(
         load_points(tmp_path / "a.pt", PLAIN), torch.from_numpy(POINTS), atol=2e-3, rtol=0
     )
+
+
+def variants():
+    """The same points as other programs write them."""
+    made = files()
+    rows = lines(POINTS).encode()
+    colours = rows.replace(b"\n", b" 0.1 0.2 0.3 1\n")
+    found = {
+        "CRLF.PLY": made["a.ply"].replace(b"\n", b"\r\n"),
+        "bom.ply": b"\xef\xbb\xbf" + made["a.ply"],
+        "accent.ply": made["a.ply"].replace(b"comment a", b"comment caf\xe9"),
+        "crlf.off": made["a.off"].replace(b"\n", b"\r\n"),
+        "mac.off": made["a.off"].replace(b"\n", b"\r"),
+        "utf16.off": made["a.off"].decode().encode("utf-16"),
+        "coloured.off": b"OFF\n20 0 0\n" + colours,
+        "coff.off": b"COFF\n20 0 0\n" + colours,
+        "normals.off": b"CNOFF\n20 0 0\n" + colours,
+        "comments.off": b"# caf\xc3\x85 OFF\nOFF\n# n\n20 0 0 # counts\n\n" + rows,
+        "crlf.pcd": made["a.pcd"].replace(b"\n", b"\r\n"),
+        "accent.pcd": b"# caf\xc3\x85\n" + made["packed.pcd"],
+        "tabs.pcd": made["a.pcd"].replace(b" 0\n", b"\t0\n"),
+    }
+    header, mark, body = made["little.ply"].partition(b"end_header\n")
+    found["binary.ply"] = header.replace(b"\n", b"\r\n") + mark.replace(b"\n", b"\r\n") + body
+    found["accents.ply"] = header.replace(b"comment a", "comment \u010d".encode()) + mark + body
+    return found
+
+
+@pytest.mark.parametrize("name", variants())
+def test_what_other_programs_write(tmp_path, name):
+    (tmp_path / name).write_bytes(variants()[name])
+    torch.testing.assert_close(load_points(tmp_path / name, PLAIN), torch.from_numpy(POINTS))
+
+
+@pytest.mark.parametrize("points", [POINTS.T, POINTS[None], POINTS.T[None], POINTS.astype(">f8")])
+@pytest.mark.parametrize("suffix", ["npy", "npz", "NPY"])
+def test_arrays_in_any_layout(tmp_path, points, suffix):
+    with (tmp_path / f"a.{suffix}").open("wb") as file:
+        (np.savez if suffix == "npz" else np.save)(file, points)
+    torch.testing.assert_close(load_points(tmp_path / f"a.{suffix}", PLAIN), torch.from_numpy(POINTS))
+
+
+def test_headers_that_announce_other_points_than_follow(tmp_path):
+    made = files()
+    (tmp_path / "more.ply").write_bytes(made["a.ply"].replace(b"vertex 20", b"vertex 3000000000"))
+    (tmp_path / "more.off").write_bytes(made["a.off"].replace(b"20", b"21"))
+    (tmp_path / "more.pcd").write_bytes(made["a.pcd"].replace(b"POINTS 20", b"POINTS 21"))
+    (tmp_path / "4.off").write_bytes(b"4OFF\n1 0 0\n1 2 3 4\n")
+    np.save(tmp_path / "wide.npy", np.zeros((20, 40)))
+    np.save(tmp_path / "far.npy", np.full((4, 3), 3e200) * [[1], [-1], [1], [-1]])
+    for name, message in [
+        ("more.ply", "more.ply' cannot be read as a point cloud"),
+        ("more.off", "more.off' cannot be read as a point cloud: 21 corners were announced, but 20 lines"),
+        ("more.pcd", "more.pcd' cannot be read as a point cloud: 21 points were announced, but 20 lines"),
+        ("4.off", "4.off' cannot be read as a point cloud: the first word is not OFF"),
+        ("wide.npy", r"wide.npy' has the shape \(20, 40\). Use rows of x, y and z"),
+        ("far.npy", "far.npy' holds coordinates up to 3e\\+200, which no unit of length needs"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            load_points(tmp_path / name, PointConfig())
 
 
 def test_clouds_are_centred_and_of_radius_one():
@@ -89,7 +149,7 @@ def test_files_that_are_no_clouds(tmp_path, capsys):
     np.save(tmp_path / "nan.npy", holes)
     np.save(tmp_path / "flat.npy", POINTS[:, :2])
     np.save(tmp_path / "none.npy", POINTS[:0])
-    torch.save({"points": torch.zeros(3)}, tmp_path / "dict.pt")
+    torch.save({"points": torch.zeros(4, 3), "labels": [1]}, tmp_path / "dict.pt")
     torch.save(Evil(), tmp_path / "evil.pt")
     (tmp_path / "cut.ply").write_bytes(files()["little.ply"][:250])
     (tmp_path / "face.ply").write_bytes(b"ply\nformat ascii 1.0\nelement face 0\nend_header\n")
@@ -101,10 +161,10 @@ def test_files_that_are_no_clouds(tmp_path, capsys):
         ("nan.npy", "nan.npy' holds NaN or infinite coordinates in 1 points. Remove"),
         ("flat.npy", r"flat.npy' has the shape \(20, 2\). Use rows of x, y and z"),
         ("none.npy", "none.npy' has the shape"),
-        ("dict.pt", "dict.pt' holds a dict. Use a file with one tensor"),
-        ("evil.pt", "evil.pt' wants to run code while loading. Save the tensor alone"),
+        ("dict.pt", r"dict.pt' holds \[\(4, 3\), 'list'\]. Use a file with one tensor"),
+        ("evil.pt", "evil.pt' is damaged, or wants to run code while loading. Save the tensor alone"),
         ("cut.ply", "cut.ply' cannot be read as a point cloud: .*Replace"),
-        ("face.ply", "face.ply' cannot be read as a point cloud: its first element is 'face'"),
+        ("face.ply", "face.ply' cannot be read as a point cloud: "),
         ("a.pcd", "a.pcd' cannot be read as a point cloud: its data are 'binary_compressed'"),
         ("a.off", "a.off' cannot be read as a point cloud: the first word is not OFF"),
         ("b.off", "b.off' cannot be read as a point cloud: .*Replace"),

@@ -22,7 +22,7 @@ def test_the_published_filter():
 
 
 @BOTH
-@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("rate", [8000, 11025, 11111, 16000, 22050, 44100, 48000])
 def test_a_tone_stays_that_tone(resample, rate):
     found = resample(tone(rate), rate, 16000)
     assert found.shape == (1, 16000)

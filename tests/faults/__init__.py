@@ -1,0 +1,1 @@
+"""Damaged and strange inputs for every reader."""
