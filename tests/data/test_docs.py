@@ -12,7 +12,7 @@ from llama_adapter.data.reading import read_record
 from llama_adapter.data.records import RawRow
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"### (\w+)\n[^#]*?```json\n(.*?)\n```", PAGE, flags=re.S)
+EXAMPLES = re.findall(r"### (\w+)\n(?:(?!###).)*?```json\n(.*?)\n```", PAGE, flags=re.S)
 
 
 def test_every_format_has_its_example():

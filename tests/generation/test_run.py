@@ -119,7 +119,7 @@ def test_a_record_that_names_no_adapter_we_have_is_refused(generate, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"prompt": "a", "adapter": 3}')
     code, streams = generate("--prompt-file", "q.jsonl")
     assert code == 2
-    assert "q.jsonl:1: the adapter 3 is no name. Use a text." in streams.err
+    assert "q.jsonl:1: the adapter 3 is no name; it must be a text" in streams.err
 
 
 def test_chat_reads_lines_until_the_end(generate, monkeypatch):
