@@ -15,6 +15,7 @@ from llama_adapter.evaluation.letters import LETTERS, read_option
 from llama_adapter.evaluation.options import OptionsConfig
 from llama_adapter.evaluation.results import Scores, share
 from llama_adapter.evaluation.task import Question, run
+from llama_adapter.limits import Seed
 
 PUBLISHED_LETTERS = "ABCDE"
 
@@ -23,7 +24,7 @@ PUBLISHED_LETTERS = "ABCDE"
 class ChoiceConfig(ItemsConfig, OptionsConfig):
     """Exact match and multiple choice, in percent."""
 
-    seed: int = 0
+    seed: Seed = 0
     """For the letters that --as-published draws where an answer names none; and for a model's sampling."""
 
     def __post_init__(self) -> None:
