@@ -90,7 +90,8 @@ def parse_yaml(text: str) -> Any:
         raise UserError(
             f"not valid YAML{where}: {error.problem or error.context}. Use 'key: value' lines."
         ) from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        # PyYAML trips over values that are not of the type of their tag
         raise UserError(f"not valid YAML, {' '.join(str(error).split())}. Use 'key: value' lines.") from error
 
 

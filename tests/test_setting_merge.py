@@ -44,7 +44,6 @@ OPTIONS = [
     (NAMED, "adapter.rank", "1", CHANGED),
     (NAMED, "adapter.init_args.rank", "1", CHANGED),
     (NAMED, "adapter", "{length: 3}", {"length": 3}),
-    (FILE, "free", "{b: 2}", {"b": 2}),
     (FILE, "free.b", "2", {"a": 1, "b": 2}),
     (FILE, "sources", "[{length: 2}]", [{"length": 2}]),
     (FILE, "sources+", "{length: 2}", [{"length": 1}, {"length": 2}]),

@@ -115,7 +115,7 @@ def test_what_is_missing_is_named():
 
 
 def test_programs_get_the_same_ranges():
-    with pytest.raises(UserError, match=r"share is 3\. Use a number from 0 to 1"):
+    with pytest.raises(UserError, match=r"share is 3\.0\. Use a number from 0 to 1"):
         check_ranges(Settings(base="x", share=3.0))
     with pytest.raises(UserError, match="name is 'c'. Use one of a, b"):
         check_ranges(Settings(base="x", name="c"))

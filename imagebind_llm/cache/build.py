@@ -30,6 +30,7 @@ from imagebind_llm.cache.rows import FeatureRows, PictureRows, Rows, feature_fil
 from imagebind_llm.cache.visual_cache import read_manifest
 from llama_adapter.data.tensor_store import readable_bytes
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, Natural
 from llama_adapter.vision import VisionConfig
 
 _SAVE_SECONDS = 10.0
@@ -52,13 +53,13 @@ class BuildConfig:
     """Folder of an ImageBind model, whose image tower encodes. For features: whose they are."""
     vision: VisionConfig | None = None
     """Another encoder instead, whose global feature is taken."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Pictures that are encoded together."""
     device: str = "cpu"
     """Where the encoder runs."""
-    workers: int = 4
+    workers: Natural = 4
     """Threads that decode pictures."""
-    max_skipped: int = 100
+    max_skipped: Natural = 100
     """Items of this process that may be unusable before it stops."""
     shard: str = "1/1"
     """Which part of the items this process encodes: 2/8 is the second of eight. With more than one, run

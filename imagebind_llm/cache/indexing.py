@@ -28,6 +28,7 @@ from imagebind_llm.cache.faiss_index import IndexedSearch, faiss, most_probes, o
 from imagebind_llm.cache.parts import StoredFeatures
 from imagebind_llm.cache.records import IndexRecord, read_record, write_record
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, PartOf, Seed
 
 Kind = Literal["exact", "ivf_sq8", "ivf_pq", "hnsw"]
 
@@ -55,20 +56,20 @@ class IndexConfig:
     kind: Literal["auto", "exact", "ivf_sq8", "ivf_pq", "hnsw"] = "auto"
     """exact: no index. ivf_sq8: an inverted file with 8 bits per value. ivf_pq: with ``pq_bytes`` per row.
     hnsw: a graph over 8-bit values, built and held in memory. auto: exact up to 20,000 rows, else ivf_sq8."""
-    lists: int | None = None
+    lists: Count | None = None
     """Of the inverted file; None takes the power of two next to 2.4 times the root of the rows."""
-    pq_bytes: int | None = None
+    pq_bytes: Count | None = None
     """Bytes of a row with ivf_pq, a divisor of the width; None takes an eighth of it."""
-    links: int = 32
+    links: Count = 32
     """Neighbours of a row in the graph."""
-    recall: float = 0.98
+    recall: PartOf = 0.98
     """Share of the 10 exact neighbours that are to be found. The index is visited as far as that takes,
     measured with rows of the cache; embeddings of other modalities lie farther off and find less."""
-    queries: int = 256
+    queries: Count = 256
     """Rows that this is measured with."""
-    piece_rows: int = 262_144
+    piece_rows: Count = 262_144
     """Rows that are coded in memory at once."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the sample that is trained on."""
 
     def __post_init__(self) -> None:

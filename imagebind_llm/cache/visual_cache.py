@@ -22,6 +22,7 @@ from imagebind_llm.cache.faiss_index import ForeignSearch, IndexedSearch, open_i
 from imagebind_llm.cache.parts import StoredFeatures
 from imagebind_llm.cache.records import FORMAT, METRIC, EncoderRecord, IndexRecord, Manifest, read_record
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, Positive
 
 
 @dataclass(kw_only=True)
@@ -32,18 +33,18 @@ class CacheConfig:
         UserError: a value is out of its range.
     """
 
-    top_k: int = 10
+    top_k: Count = 10
     """Neighbours per query."""
-    temperature: float = 20.0
+    temperature: Positive = 20.0
     """Factor of the similarities before the softmax; higher ones trust the nearest more."""
     weight: float = 0.5
     """Of the cache in the blend: 0 is the embedding alone, 1 the neighbours alone."""
     exact: bool = False
     """Compare with all rows, although there is an index."""
-    probes: int | None = None
+    probes: Count | None = None
     """Lists of the index visited per query, or the width of the walk through a graph; None takes what was
     found when the index was built."""
-    candidates: int | None = None
+    candidates: Count | None = None
     """Rows that the index proposes, of which the stored embeddings decide; None as above."""
 
     def __post_init__(self) -> None:

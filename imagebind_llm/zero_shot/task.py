@@ -24,6 +24,7 @@ from llama_adapter.errors import UserError
 from llama_adapter.evaluation.results import Scores, print_scores, write_results
 from llama_adapter.generation.run import check_writable
 from llama_adapter.generation.session import choose_device
+from llama_adapter.limits import Count
 
 _SHOWN = 40
 """So many classes fit a printed table."""
@@ -65,7 +66,7 @@ class ZeroShotConfig:
     examples_modality: Modality = "image"
     """What the examples are."""
 
-    batch_size: int = 8
+    batch_size: Count = 8
     """Records embedded at once."""
 
     device: str = "auto"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class ConvertConfig:
     """For adapter-v1: what gates go through. The default, tanh, is how the official code trains; `identity`
     reproduces the official V1 inference code."""
 
-    prompt_length: int | None = None
+    prompt_length: Count | None = None
     """For adapter-v1: prompts per layer, where the file leaves it open; the published file has 10."""
 
     keep_end_token: bool = True
@@ -87,11 +88,11 @@ class ConvertConfig:
     """For sphinx: the released model whose files these are, such as sphinx-v2-1k; by default the one that
     their meta.json names."""
 
-    official_shards: int | None = None
+    official_shards: Count | None = None
     """For sphinx, with `reverse`: number of tensor-parallel files to write; by default as many as were read,
     or one."""
 
-    max_shard_gb: float = 1.0
+    max_shard_gb: Positive = 1.0
     """For models: largest file of the result in GB; never over half of the largest official file, so that a
     conversion needs little memory."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Seed
 
 
 def parse_rows(rows: str | None) -> tuple[int, int | None]:
@@ -180,7 +181,7 @@ class DataConfig:
     the trainer."""
     cache_dir: str | None = None
     """Where prepared data are kept; the default is the cache of the ``datasets`` library."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the mixture's order and of streamed shuffling."""
 
     @property

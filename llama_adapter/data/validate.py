@@ -29,6 +29,7 @@ from llama_adapter.data.report import Report
 from llama_adapter.data.sources import canonical_rows, source_plans
 from llama_adapter.data.templates import load_template
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Natural
 from llama_adapter.vocabulary import check_vocabulary
 
 BATCH = 256
@@ -47,7 +48,7 @@ class ValidateConfig:
     base: dict[str, Any] = field(default_factory=dict)
     """The base model as a training run names it: ``name_or_path``, and if need be ``revision`` and
     ``trust_remote_code``, to find its tokenizer."""
-    samples: int = 3
+    samples: Natural = 3
     """How many records of each split to show as tokens."""
     adapter: dict[str, Any] = field(default_factory=dict)
     """Not used here; accepted so that a training configuration can be checked as it is."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, Natural, Rate, Seed
 
 
 @dataclass(kw_only=True)
@@ -18,29 +19,29 @@ class DemoConfig:
         UserError: a value is out of range.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     """Decides the split of phrasings and values, the items, the first weights and the order of training."""
 
-    steps: int = 120
+    steps: Count = 120
     """Optimiser steps."""
 
-    learning_rate: float = 1e-2
+    learning_rate: Rate = 1e-2
     """Peak learning rate; a tenth of the steps warm up to it, then a cosine goes down to zero."""
 
-    batch_size: int = 8
+    batch_size: Count = 8
     """Items per step."""
 
-    prompt_length: int = 10
+    prompt_length: Count = 10
     """Learned prompts in every layer."""
 
-    prompt_init_std: float = 0.3
+    prompt_init_std: Rate = 0.3
     """Standard deviation of the prompts at the start. The method's own 1.0 suits thousands of steps; with
     so few, smaller prompts change more."""
 
-    train_size: int = 800
+    train_size: Count = 800
     """Training items that are made."""
 
-    held_out_size: int = 100
+    held_out_size: Count = 100
     """Held-out items, half of them in phrasings that training has not seen."""
 
     output_dir: str = "runs/demo"
@@ -54,7 +55,7 @@ class DemoConfig:
     """Precision of the frozen base model; `auto` takes bfloat16 where the processor has instructions for it
     (AVX-512 BF16, AMX, GPUs since Ampere) and float32 elsewhere. The adapter trains in float32."""
 
-    threads: int = 0
+    threads: Natural = 0
     """CPU threads; 0 leaves the choice to torch."""
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.results import Scores, share
 from llama_adapter.evaluation.task import run
 from llama_adapter.evaluation.values import scalar_text, single_text
+from llama_adapter.limits import Seed
 
 PUBLISHED_LETTERS = "ABCDE"
 
@@ -25,7 +26,7 @@ PUBLISHED_LETTERS = "ABCDE"
 class ChoiceConfig(ItemsConfig, OptionsConfig):
     """Exact match and multiple choice, in percent."""
 
-    seed: int = 0
+    seed: Seed = 0
     """For the letters that --as-published draws where an answer names none; and for a model's sampling."""
 
     def __post_init__(self) -> None:

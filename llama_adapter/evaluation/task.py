@@ -20,6 +20,7 @@ from llama_adapter.evaluation.question import Question
 from llama_adapter.evaluation.results import Scores, print_scores, write_scores
 from llama_adapter.evaluation.values import listed
 from llama_adapter.generation.config import SessionConfig
+from llama_adapter.limits import Count
 
 Entry = TypeVar("Entry")
 
@@ -57,7 +58,7 @@ class EvaluateConfig(SessionConfig):
     """JSON file for the scores; one record per question goes beside it, as `.items.jsonl`. A model's answers
     are kept there as they come: started again, a run asks only what is missing."""
 
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first questions, this many."""
 
     ignore_images: bool = False

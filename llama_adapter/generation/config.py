@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, PartOf, Positive, Rate, Seed
 from llama_adapter.media import MODALITIES, Mixing, SeveralImages
+from llama_adapter.values import check_ranges
 
 
 @dataclass(kw_only=True)
@@ -19,36 +21,27 @@ class SamplingConfig:
         UserError: a value is out of range.
     """
 
-    max_new_tokens: int = 256
+    max_new_tokens: Count = 256
     """Longest answer, in tokens."""
 
-    temperature: float = 0.0
+    temperature: Rate = 0.0
     """0 takes the most likely token (greedy); above, the logits are divided by it and a token is drawn."""
 
-    top_p: float = 1.0
+    top_p: PartOf = 1.0
     """Draw from the most likely tokens that together hold this share of the probability; 1 takes all."""
 
-    repetition_penalty: float = 1.0
+    repetition_penalty: Positive = 1.0
     """Above 1, tokens that occurred before become less likely."""
 
-    seed: int | None = None
+    seed: Seed | None = None
     """Makes drawing repeatable; the random state outside is left as it was."""
 
-    batch_size: int = 8
+    batch_size: Count = 8
     """Prompts answered at once."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        self._check("max_new_tokens", self.max_new_tokens >= 1, "1 or more")
-        self._check("temperature", self.temperature >= 0, "0 (greedy) or more")
-        self._check("top_p", 0 < self.top_p <= 1, "a value above 0 and up to 1")
-        self._check("repetition_penalty", self.repetition_penalty > 0, "a value above 0")
-        self._check("batch_size", self.batch_size >= 1, "1 or more")
-
-    def _check(self, name: str, holds: bool, wanted: str) -> None:
-        """Refuses a value that does not hold."""
-        if not holds:
-            raise UserError(f"{name} is {getattr(self, name)}. Use {wanted}.")
+        check_ranges(self)
 
 
 @dataclass(kw_only=True)

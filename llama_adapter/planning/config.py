@@ -6,7 +6,9 @@ The same YAML file serves both verbs.
 from dataclasses import dataclass
 
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Count, PartOf, Positive, Share
 from llama_adapter.training.run import TrainConfig
+from llama_adapter.values import check_ranges
 
 
 @dataclass(kw_only=True)
@@ -17,33 +19,33 @@ class PlanConfig(TrainConfig):
     """The device to plan for: h200, h100, a100-80gb, a100-40gb, l4, rtx4090, rtx3090 ..., or cpu (this one,
     measured). The default is this machine's own."""
 
-    num_gpus: int = 1
+    num_gpus: Count = 1
     """How many of them train together."""
 
-    mfu: float = 0.4
+    mfu: PartOf = 0.4
     """Share of the device's peak FLOP/s that the run reaches, recomputation included. 0.4 is what tuned
     training of models of 7B reaches on A100 and H100; small models and short batches reach less."""
 
-    tokens_per_record: float | None = None
+    tokens_per_record: Positive | None = None
     """Mean length of a record in tokens, where the data are not at hand; together with ``records``."""
 
-    records: int | None = None
+    records: Count | None = None
     """Number of records of an epoch, where the data are not at hand."""
 
-    labelled_share: float = 1.0
+    labelled_share: PartOf = 1.0
     """Share of the tokens that carry loss, where the data are not at hand. 1 is an upper bound."""
 
-    padding_share: float = 0.0
+    padding_share: Share = 0.0
     """Share of padding in a batch, where the data are not at hand."""
 
-    feature_tokens: int | None = None
+    feature_tokens: Count | None = None
     """Tokens of an image's features, where the encoder's settings are not at hand; together with
     ``feature_width``."""
 
-    feature_width: int | None = None
+    feature_width: Count | None = None
     """Their width, all levels together."""
 
-    image_share: float = 1.0
+    image_share: Share = 1.0
     """Share of the records with an image, where the data are not at hand and the model sees."""
 
     compare: bool = True
@@ -56,10 +58,7 @@ class PlanConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        if not 0 < self.mfu <= 1:
-            raise UserError(f"mfu is {self.mfu:g}. Use a share between 0 and 1, for example 0.4.")
-        if self.num_gpus < 1:
-            raise UserError(f"num_gpus is {self.num_gpus}. Use 1 or more.")
+        check_ranges(self)
         if (self.tokens_per_record is None) != (self.records is None):
             raise UserError(
                 f"tokens_per_record={self.tokens_per_record} and records={self.records} describe data only "
@@ -70,5 +69,3 @@ class PlanConfig(TrainConfig):
                 f"feature_tokens={self.feature_tokens} and feature_width={self.feature_width} say something "
                 "only together. Use both, or none to read the encoder's settings."
             )
-        if not 0 <= self.image_share <= 1:
-            raise UserError(f"image_share is {self.image_share:g}. Use a share between 0 and 1.")

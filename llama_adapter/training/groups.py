@@ -18,6 +18,7 @@ from torch import nn
 
 from llama_adapter.data.config import parse_rows
 from llama_adapter.errors import UserError
+from llama_adapter.limits import Positive
 from llama_adapter.training.parts import TrainedParts, part_of
 
 _SPEC = re.compile(r"(?P<part>[^\[\]]+)(\[(?P<layers>[^\[\]]+)\])?")
@@ -34,7 +35,7 @@ class GroupConfig:
     language_model."""
     records: Literal["all", "images", "text"] = "all"
     """All records, those with an image, or those without."""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Peak rate of these parts; None takes the run's. The schedule is the same for all."""
 
     def __post_init__(self) -> None:

@@ -10,8 +10,8 @@ from llama_adapter.generation import GenerateConfig, SamplingConfig
     ("setting", "said"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0. Use 1 or more."),
-        ({"temperature": -0.1}, r"temperature is -0.1. Use 0 \(greedy\) or more."),
-        ({"top_p": 0.0}, "top_p is 0.0. Use a value above 0 and up to 1."),
+        ({"temperature": -0.1}, r"temperature is -0.1. Use a number from 0 on."),
+        ({"top_p": 0.0}, "top_p is 0.0. Use a share above 0 and up to 1."),
         ({"top_p": 1.1}, "top_p is 1.1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
         ({"batch_size": 0}, "batch_size is 0"),

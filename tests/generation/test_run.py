@@ -161,7 +161,7 @@ def test_golden_text_with_a_zero_gate_and_another_text_with_an_open_one(shared_d
         (("--prompt-file", "none.txt"), "none.txt: No such file"),
         (("--prompt", "a", "--output", "."), "output is '.', a folder."),
         (("--prompt", "a", "--output", "file/a.jsonl"), "output is 'file/a.jsonl'"),
-        (("--prompt", "a", "--top-p", "2"), "top_p is 2.0. Use a value above 0 and up to 1."),
+        (("--prompt", "a", "--top-p", "2"), "--top_p: got '2'. Use a share above 0 and up to 1."),
         (("--prompt", "a", "--adapter", "none"), "'none' does not exist"),
     ],
 )

@@ -1,6 +1,5 @@
 """Any setting of a training run with any value is accepted, or refused by name; never anything else."""
 
-import dataclasses
 import typing
 
 import pytest
@@ -48,7 +47,6 @@ def try_settings(given_settings, folder):
         if not any(name in str(error) for name in given_settings):
             raise
         return
-    assert dataclasses.replace(made).learning_rate == made.learning_rate
     assert made.per_device_train_batch_size >= 1
     assert made.rows_per_step >= 1
 

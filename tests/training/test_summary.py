@@ -53,7 +53,7 @@ def test_end_table_states_losses_speed_and_size(trainer, records, shown, tmp_pat
     losses = [record["loss"] for record in made.state.log_history if "loss" in record]
     evaluations = [record["eval_loss"] for record in made.state.log_history if "eval_loss" in record]
     assert f"{losses[0]:.4f} -> {losses[-1]:.4f}" in text
-    assert f"{evaluations[0]:.4f} -> {evaluations[-1]:.4f}" in text
+    assert f"{evaluations[0]:.4f} (step 0) -> {evaluations[-1]:.4f} (step 4)" in text
     assert "tokens/s" in text
     assert "MFU" in text
     assert "GiB resident, weights included" in text
