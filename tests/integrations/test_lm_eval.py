@@ -77,6 +77,7 @@ def test_base_and_adapter_by_their_folders(adapted, llama_dir, tokenizer, tmp_pa
     assert found[0][0] == pytest.approx(score(adapted, tokenizer, CONTEXTS[0], ANSWERS[0]), rel=1e-4)
 
 
+@pytest.mark.slow  # the harness imports for half a minute
 def test_its_command_line_through_a_line_that_imports_the_method(
     adapted, llama_dir, run_python, tmp_path, tokenizer
 ):
