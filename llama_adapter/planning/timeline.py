@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -76,7 +75,7 @@ class MemoryTimeline(TorchDispatchMode):
         self._watchers: dict[int, Any] = {}
         self._now: Counter[str] = Counter()
 
-    def place(self, tensors: Iterable[Shaped[Tensor, "..."]], part: str) -> None:
+    def place(self, tensors: Iterable[Tensor], part: str) -> None:
         """Say what tensors are for, whether they were seen before or not."""
         for tensor in tensors:
             self._note(tensor, part, moving=True)
@@ -119,7 +118,7 @@ class MemoryTimeline(TorchDispatchMode):
             return func(*half, **kwargs).float()
         return func(*args, **kwargs)
 
-    def _part_of(self, func: Any, args: tuple[Any, ...], created: Shaped[Tensor, "..."]) -> str:
+    def _part_of(self, func: Any, args: tuple[Any, ...], created: Tensor) -> str:
         if func is torch.ops.aten._to_copy.default and self._known_part(args[0]) == WEIGHTS:
             return CASTS
         if created.dim() > 1 and created.shape[-1] == self.vocabulary and created.is_floating_point():
@@ -132,7 +131,7 @@ class MemoryTimeline(TorchDispatchMode):
         found = self._parts.get(tensor.untyped_storage()._cdata)
         return found[0] if found else None
 
-    def _note(self, tensor: Shaped[Tensor, "..."], part: str, moving: bool = False) -> None:
+    def _note(self, tensor: Tensor, part: str, moving: bool = False) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         known = self._parts.get(key)
