@@ -285,8 +285,8 @@ def judge_sight(report: Report, media: str, name: str) -> str:
     if not report.with_media:
         raise UserError(
             f"no record of the {name} data names an image ({read} records read), but the model is to see. "
-            "Say in which column images are (columns: {image: ...}) or how they are called (media_name); "
-            f"{said_unread(report.unread) or 'no key was left unread'}."
+            "Say in which column images are (columns: {image: ...}) or how they are called (media_name)"
+            f"{'; ' * bool(report.unread)}{said_unread(report.unread)}."
         )
     lack = read - report.with_media
     return f"{name} data: {lack} of {read} records name no image" if lack else ""

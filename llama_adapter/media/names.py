@@ -285,6 +285,7 @@ def _inputs(row: Mapping[str, Any]) -> list[MediaItem]:
     known = isinstance(given, Mapping) and set(given) <= set(MODALITIES)
     held = {name: value for name, value in given.items() if value is not None} if known else {}
     found = {name: value if isinstance(value, list) else [value] for name, value in held.items()}
+    shown = repr(given)[:80]
     if not known or not all(isinstance(one, str) for values in found.values() for one in values):
-        raise UserError(f"inputs is {str(given)[:80]!r}. Use files or texts under some of {MODALITIES}.")
+        raise UserError(f"inputs is {shown}. Use files or texts under some of {MODALITIES}.")
     return [MediaItem(name, one) for name in MODALITIES for one in found.get(name, [])]
