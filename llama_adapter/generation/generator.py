@@ -157,7 +157,7 @@ class Generator:
             UserError: the template has no place for the conversation, or it has no tokens at all.
         """
         try:
-            text = self.template.render_prompt(self.read(turns, image), *([tools] if tools else []))
+            text = self.template.render_prompt(self.read(turns, image), tools)
         except RecordProblem as problem:
             raise UserError(f"{problem}. Use another --template, or other prompts.") from problem
         tokens = self.encoder.encode_prompt(text, self.template.add_special_tokens)
