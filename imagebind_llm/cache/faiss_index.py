@@ -16,6 +16,7 @@ from torch import Tensor
 
 from imagebind_llm.cache.exact import nearest
 from imagebind_llm.cache.parts import StoredFeatures
+from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
 from llama_adapter.lazy import needed
 
@@ -39,18 +40,13 @@ def open_index(path: Path) -> Any:
         UserError: it is missing, or is no index of faiss.
     """
     library = faiss()
-    try:
+    with decoding(path, "an index of faiss", "Restore the file."):
         with path.open("rb") as file:
             inverted = file.read(4).startswith(_INVERTED)
         flags = library.IO_FLAG_MMAP if inverted else library.IO_FLAG_MMAP_IFC
         index = library.read_index(str(path), flags | library.IO_FLAG_READ_ONLY)
         if inverted:
             _map_lists(library.extract_index_ivf(index), path)
-    except (OSError, RuntimeError) as error:
-        said = str(error).splitlines()[-1][-200:]
-        raise UserError(
-            f"{str(path)!r} cannot be read as an index of faiss: {said}. Restore the file."
-        ) from error
     return index
 
 

@@ -306,3 +306,31 @@ def test_refuses_images_that_do_not_fit_their_places(model):
 def test_embeddings_are_the_language_models(model):
     assert model.get_input_embeddings() is model.language_model.get_input_embeddings()
     assert isinstance(model.get_output_embeddings(), nn.Linear)
+
+
+@pytest.mark.parametrize("padding", ["none", "left"])
+def test_generate_sees_images_without_an_attention_mask(model, padding):
+    """Their places have an id that no decoder knows; what stands there instead is no padding."""
+    model = model.eval()
+    texts = ["look"] if padding == "none" else ["look", "look at this"]
+    images = [WIDE] * len(texts)
+    processor = processor_of(model)
+    batch = dict(processor(images, texts))
+    mask = batch.pop("attention_mask")
+    assert bool((mask == 0).any()) == (padding == "left")
+    pad = processor.tokenizer.pad_token_id or 0
+    options = {
+        "max_new_tokens": 2,
+        "do_sample": False,
+        "output_scores": True,
+        "return_dict_in_generate": True,
+    }
+    options |= {"pad_token_id": pad, "eos_token_id": 255}
+
+    def scores(pixels, **given):
+        return model.generate(**{**batch, "pixel_values": pixels}, **options, **given).scores[0]
+
+    pixels = batch["pixel_values"]
+    torch.testing.assert_close(scores(pixels), scores(pixels, attention_mask=mask))
+    torch.testing.assert_close(scores(pixels, attention_mask=None), scores(pixels, attention_mask=mask))
+    assert not torch.allclose(scores(pixels), scores(-pixels), atol=1e-3)

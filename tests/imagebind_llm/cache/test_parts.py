@@ -1,5 +1,7 @@
 """Rows on disk: what is kept after a stop, and how rows and names are found again."""
 
+import json
+
 import pytest
 import torch
 
@@ -13,6 +15,13 @@ def block(number, rows=3, width=4):
     return Block(
         names=names, features=random_features(rows, width, seed=number), skipped={f"x{number}": "bad"}
     )
+
+
+NEGATIVE = json.dumps(
+    dict.fromkeys(
+        ("blocks", "rows", "skipped", "features.f16", "names.txt", "names.idx", "skipped.jsonl"), -1
+    )
+)
 
 
 def write(folder, numbers):
@@ -72,7 +81,24 @@ def test_parts_that_lack_something_are_named(tmp_path):
         StoredFeatures(tmp_path, 2, 4)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"blocks": 1}', '{"blocks": "x"}'])
+def test_names_that_lack_something_are_named(tmp_path):
+    folder = part_folder(tmp_path, 1, 1)
+    write(folder, range(2))
+    (folder / "names.txt").write_bytes(b"short")
+    features = StoredFeatures(tmp_path, 1, 4)
+    with pytest.raises(UserError, match="names.txt' cannot be read as names of the cache: row 5 .*Build the"):
+        features.name(5)
+    (folder / "names.idx").write_bytes(bytes(8))
+    with pytest.raises(UserError, match="names.idx' has 8 bytes; 6 rows of width 4 have 48. Build"):
+        StoredFeatures(tmp_path, 1, 4)
+    (folder / "features.f16").unlink()
+    with pytest.raises(
+        UserError, match="features.f16' cannot be read as rows of the cache: .*Build the cache"
+    ):
+        StoredFeatures(tmp_path, 1, 4)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"blocks": 1}', '{"blocks": "x"}', "[" * 100_000, NEGATIVE])
 def test_a_damaged_note_of_progress_is_named(text, tmp_path):
     with PartWriter(tmp_path) as part:
         part.save()

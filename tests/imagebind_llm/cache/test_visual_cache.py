@@ -195,3 +195,43 @@ def test_a_damaged_index_file_is_named(content, tmp_path):
     (tmp_path / "knn.index").write_bytes(content)
     with pytest.raises(UserError, match="knn.index' cannot be read as an index of faiss: .*Restore the file"):
         VisualCache.open(tmp_path / "knn.index")
+
+
+def test_an_index_without_rows_is_named(tmp_path):
+    faiss.write_index(faiss.IndexFlatIP(16), str(tmp_path / "empty.index"))
+    faiss.write_index(faiss.index_factory(16, "IVF4,Flat"), str(tmp_path / "untrained.index"))
+    for name in ("empty.index", "untrained.index"):
+        with pytest.raises(UserError, match=f"{name}' holds no rows. Use one that rows were added to"):
+            VisualCache.open(tmp_path / name)
+
+
+def test_an_index_of_other_rows_or_another_width_is_named(features, tmp_path):
+    cache = make_cache(tmp_path, features, kind="ivf_sq8", lists=4)
+    for rows, width in ((400, WIDTH // 2), (30, WIDTH)):
+        index = faiss.IndexFlatIP(width)
+        index.add(random_features(rows, width).numpy())
+        faiss.write_index(index, str(cache / "index" / "knn.index"))
+        message = f"knn.index' holds {rows} rows of width {width}, but the cache 400 of width {WIDTH}. Run"
+        with pytest.raises(UserError, match=message):
+            VisualCache.open(cache)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("dimension", 0), ("shards", 0), ("metric", "l2"), ("items", True), ("block", 1e999)]
+)
+def test_a_note_of_the_cache_that_cannot_be_is_named(features, tmp_path, name, value):
+    cache = make_cache(tmp_path, features)
+    note = json.loads((cache / "cache.json").read_text())
+    (cache / "cache.json").write_text(json.dumps(note | {name: value}))
+    with pytest.raises(UserError, match=f"cache.json' (holds|has) .*{name}=.*, which cannot be. Restore"):
+        VisualCache.open(cache)
+
+
+def test_more_parts_than_any_folder_holds(features, tmp_path):
+    cache = make_cache(tmp_path, features)
+    note = json.loads((cache / "cache.json").read_text())
+    (cache / "cache.json").write_text(json.dumps(note | {"shards": 10**9}))
+    with pytest.raises(
+        UserError, match=r"1000000000 of 1000000000 parts .* are not complete: \['part-0001-of"
+    ):
+        VisualCache.open(cache)
