@@ -36,6 +36,7 @@ from llama_adapter.adapters.structure import find_layer_stack, layer_indices
 from llama_adapter.adapters.targets import is_chosen
 from llama_adapter.attention import drop_prompts
 from llama_adapter.errors import UserError
+from llama_adapter.forward_context import current
 from llama_adapter.whole_loads import Misfit, warn_of_misfit
 
 
@@ -267,19 +268,36 @@ def _free_frozen_layers(model: Any, args: tuple[Any, ...]) -> None:
     not need it.
 
     Raises:
-        UserError: reentrant checkpoints were asked for; without that trick they would give no gradients.
+        UserError: reentrant checkpoints came with conditions, whose gradients they would lose.
     """
     if not getattr(model, "_require_grads_hooks", None):
         return
-    for module in model.modules():
-        options = getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {})
-        if getattr(module, "gradient_checkpointing", False) and options.get("use_reentrant"):
+    if _has_reentrant_checkpoints(model):
+        if current().conditions is not None:
             raise UserError(
-                f"Activation checkpointing of {type(module).__name__} has use_reentrant=True, which records "
-                f"every frozen layer. Set activation_checkpointing_kwargs={{'use_reentrant': False}}."
+                f"Activation checkpointing of {type(model).__name__} has use_reentrant=True, through which "
+                f"conditions lose gradients. Set activation_checkpointing_kwargs={{'use_reentrant': False}}."
             )
+        warnings.warn(
+            f"Activation checkpointing of {type(model).__name__} has use_reentrant=True, which records every "
+            f"frozen layer. Set activation_checkpointing_kwargs={{'use_reentrant': False}} to save memory.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return
     model.disable_input_require_grads()
     for module in model.modules():  # it forgets hooks that were registered twice, as several trainers do
         for handle, hook in list(module._forward_hooks.items()):
             if getattr(hook, "__name__", "") == "make_inputs_require_grads":
                 del module._forward_hooks[handle]
+
+
+def _has_reentrant_checkpoints(model: nn.Module) -> bool:
+    """Whether some layer is run again by a checkpoint that sees tensors among its arguments alone."""
+    return any(
+        getattr(module, "gradient_checkpointing", False)
+        and getattr(getattr(module, "_gradient_checkpointing_func", None), "keywords", {}).get(
+            "use_reentrant"
+        )
+        for module in model.modules()
+    )

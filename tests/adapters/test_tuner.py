@@ -5,6 +5,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from llama_adapter import UserError, ZeroInitConfig
+from llama_adapter.adapters import prompt_context
 from tests.adapters import tiny
 
 
@@ -96,10 +97,26 @@ def test_activation_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(checkpointed, plain)
 
 
-def test_reentrant_checkpoints_are_refused():
-    model = tiny.adapted(prompt_length=3)
+def test_reentrant_checkpoints_give_the_same_gradients_and_say_what_they_cost():
+    model = tiny.adapted(preset="v21").train()
+    model(tiny.ids(), labels=tiny.ids()).loss.backward()
+    plain = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    model.zero_grad()
     model.activation_checkpointing_enable({"use_reentrant": True})
-    with pytest.raises(UserError, match=r"use_reentrant=True.*Set activation_checkpointing_kwargs"):
+    model.enable_input_require_grads()
+    with pytest.warns(UserWarning, match=r"use_reentrant=True, which records every frozen layer"):
+        model(tiny.ids(), labels=tiny.ids()).loss.backward()
+    for parameter, expected in zip((p for p in model.parameters() if p.requires_grad), plain, strict=True):
+        torch.testing.assert_close(parameter.grad, expected)
+
+
+def test_reentrant_checkpoints_are_refused_where_conditions_want_gradients():
+    model = tiny.adapted(prompt_length=3).train()
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    model.enable_input_require_grads()
+    conditions = torch.zeros(2, 1, 64, requires_grad=True)
+    message = r"use_reentrant=True, through which conditions lose gradients.*Set activation_checkpointing"
+    with prompt_context(model, conditions), pytest.raises(UserError, match=message):
         model(tiny.ids())
 
 

@@ -30,6 +30,7 @@ FILES = {
 REFUSALS = {
     "prompts do not merge": "softmax of their own",
     "no place for prompts": "cannot carry prompts",
+    "several stacks": "Set layer_stack to the one to adapt",
 }
 """Column -> what the message of a refusal that is meant says."""
 
