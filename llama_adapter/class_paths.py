@@ -29,7 +29,7 @@ def registered_class(path: object, bases: Sequence[type], place: str) -> type:
     Raises:
         UserError: there is no such class among the registered ones.
     """
-    loaded = {_path(found): found for base in bases for found in _subclasses(base)}
+    loaded: dict[str, type] = {_path(found): found for base in bases for found in _subclasses(base)}
     for name, found in loaded.items():
         if path in (name, found.__name__) or (isinstance(path, str) and _is_public_name(path, found)):
             return found

@@ -135,7 +135,7 @@ def _limits_for(value: Any, hint: Any) -> Sequence[Limit]:
     bare, limits = split_limits(hint)
     if is_union(bare):
         return [limit for member in typing.get_args(bare) for limit in _limits_for(value, member)]
-    kinds = {int: int, float: (int, float), str: str}
+    kinds: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
     return limits if isinstance(value, kinds.get(bare, ())) and not isinstance(value, bool) else ()
 
 

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer
@@ -104,7 +104,7 @@ def try_optimizer(args: "TrainingConfig") -> None:
     Raises:
         UserError: one of them does.
     """
-    model = torch.nn.Linear(1, 1)
+    model: Any = torch.nn.Linear(1, 1)
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
