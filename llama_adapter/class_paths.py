@@ -29,16 +29,16 @@ def registered_class(path: object, bases: Sequence[type], place: str) -> type:
     Raises:
         UserError: there is no such class among the registered ones.
     """
-    loaded: dict[str, type] = {_path(found): found for base in bases for found in _subclasses(base)}
+    loaded = {_path(known): known for base in bases for known in _subclasses(base)}
     for name, found in loaded.items():
         if path in (name, found.__name__) or (isinstance(path, str) and _is_public_name(path, found)):
             return found
     elsewhere = [*ELSEWHERE, *(entry.value.replace(":", ".") for entry in _entries())]
     if path in elsewhere:
         module, _, name = str(path).rpartition(".")
-        found = getattr(importlib.import_module(module), name)
-        if isinstance(found, type) and issubclass(found, tuple(bases)):
-            return found
+        named = getattr(importlib.import_module(module), name)
+        if isinstance(named, type) and issubclass(named, tuple(bases)):
+            return named
     near = difflib.get_close_matches(str(path), [*loaded, *elsewhere], n=1)
     advice = f"Did you mean '{near[0]}'?" if near else "Use a class that a package registers."
     wanted = ", ".join(base.__name__ for base in bases)
