@@ -62,5 +62,6 @@ def _is_public_name(path: str, found: type) -> bool:
 def _subclasses(base: type) -> Iterator[type]:
     """A class and everything that derives from it."""
     yield base
-    for found in type.__subclasses__(base):
+    derived: list[type] = type.__subclasses__(base)
+    for found in derived:
         yield from _subclasses(found)
