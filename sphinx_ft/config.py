@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from transformers import PreTrainedConfig
-from transformers.models.auto.configuration_auto import AutoConfig  # the Auto classes load this file early
 
 from llama_adapter.errors import UserError
 from sphinx_ft.encoders.base import EncoderConfig
@@ -24,7 +23,7 @@ class SphinxConfig(PreTrainedConfig):
     """Language model, encoders, views and tokens."""
 
     model_type = "sphinx"
-    sub_configs = {"text_config": AutoConfig}
+    sub_configs = {"text_config": PreTrainedConfig}  # only its key is asked for
 
     def __init__(
         self,
@@ -52,6 +51,9 @@ class SphinxConfig(PreTrainedConfig):
         Raises:
             UserError: a setting has no such name, or does not fit.
         """
+        # here, since the Auto classes load this file while they are imported
+        from transformers.models.auto.configuration_auto import AutoConfig
+
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**{"model_type": "llama", **text_config})
         # a copy: what this config sets on its parts must not reach a language model that is there already

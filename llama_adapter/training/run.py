@@ -24,7 +24,7 @@ from llama_adapter.data import DataConfig, PaddingCollator, build_datasets
 from llama_adapter.data.collator import PackingCollator
 from llama_adapter.data.templates import TEMPLATES
 from llama_adapter.errors import UserError
-from llama_adapter.limits import Limit, one_of
+from llama_adapter.limits import Limit
 from llama_adapter.models import AdapterNotes, BaseModelConfig, attach_adapter, load_base_and_tokenizer
 from llama_adapter.training.config import TrainingConfig
 from llama_adapter.training.contradictions import METRICS
@@ -60,7 +60,10 @@ class TrainConfig:
     """Everything that decides a training run."""
 
     LIMITS: ClassVar[dict[str, Limit]] = ADAPTER_LIMITS | {
-        "data.template": one_of(TEMPLATES),
+        "data.template": Limit(
+            lambda name: name in TEMPLATES or name.endswith(".jinja"),
+            f"one of {', '.join(TEMPLATES)}, or NAME.jinja",
+        ),
         "base.attn_implementation": Limit(
             lambda name: name in _KERNELS or "/" in name,
             f"one of {', '.join(_KERNELS)}, or a kernel of the hub",
