@@ -23,7 +23,10 @@ _LORAS_OWN = (
 """Parts of names of tests that are about LoRA's own features."""
 _COMMON = {"task_type", "target_modules", "modules_to_save", "r", "lora_alpha", "lora_dropout", "bias",
            "layers_to_transform", "trainable_token_indices", "exclude_modules"}  # fmt: skip
-_HAS_PROMPTS = bool(getattr(CONFIG_CLASS, "setting", {}).get("prompt_length"))
+_SETTING = getattr(CONFIG_CLASS, "setting", {"deltas": ["lora"]})
+_HAS_NO_DELTAS = not _SETTING.get("deltas")
+"""``target_modules`` is for deltas."""
+_HAS_PROMPTS = bool(_SETTING.get("prompt_length"))
 """Its custom models are without attention."""
 _LINEAR = {"MLP", "MLP2", "MLP_LayerNorm"}
 
@@ -60,6 +63,8 @@ def _is_for_any_method(item: Any) -> bool:
     given = cases.get("config_cls", cases.get("config_class"))
     if given is not None:
         if "test_custom" in item.nodeid and _HAS_PROMPTS:
+            return False
+        if "with_target_modules" in item.name and _HAS_NO_DELTAS:
             return False
         options = cases.get("config_kwargs", {})
         is_linear = "test_custom" not in item.nodeid or cases.get("model_id") in _LINEAR
