@@ -204,6 +204,14 @@ def warn_of_misfit(misfit: Misfit, file: str, other: str) -> None:
 
 
 @contextmanager
+def judging() -> Iterator[None]:
+    """Loads inside do not warn of tensors that do not fit: the caller refuses those that must."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s).* does not fit .* in \d+ tensors", UserWarning)
+        yield
+
+
+@contextmanager
 def quiet_reports() -> Iterator[None]:
     """Inside, transformers prints no table of tensors that do not fit: ``refuse`` names them."""
     level = transformers_logging.get_verbosity()

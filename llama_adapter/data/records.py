@@ -128,13 +128,13 @@ def checked_turns(turns: list[Turn]) -> list[Turn]:
         raise RecordProblem(
             f"there must be an assistant turn to learn from; found: {', '.join(roles) or 'no turns'}"
         )
+    _check_system(turns)  # of all turns, as when they are asked
     turns = turns[: len(roles) - roles[::-1].index("assistant")]
     if "user" not in roles[: roles.index("assistant")]:
         raise RecordProblem(f"a user turn must come before the first answer; found: {', '.join(roles)}")
     for number, turn in enumerate(turns, start=1):
         if turn.role == "assistant" and not (turn.text.strip() or turn.tool_calls):
             raise RecordProblem(f"the answer in turn {number} is empty ({turn.text!r}); it must have text")
-    _check_system(turns)
     if not any(turn.learned for turn in turns if turn.role == "assistant"):
         raise RecordProblem("no answer is to be learned by the record's loss marks; one at least must be")
     return turns
@@ -156,7 +156,7 @@ def asked_turns(turns: list[Turn]) -> list[Turn]:
     if not any(turn.role == "user" for turn in turns[:last]):
         found = ", ".join(turn.role for turn in turns) or "no turns"
         raise RecordProblem(f"there is no question; add a user's turn (found: {found})")
-    _check_system(turns[:last])
+    _check_system(turns)
     return turns[:last]
 
 

@@ -14,8 +14,10 @@ from peft import load_peft_weights, set_peft_model_state_dict
 
 from llama_adapter.conditioning.files import CONDITIONER_FILE
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.model_folder import check_adapter_files
 from llama_adapter.models import check_adapter
 from llama_adapter.training.parts import TrainedParts
+from llama_adapter.whole_loads import judging, not_finite
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ def start_from(folder: str | Path, parts: TrainedParts) -> None:
         UserError: there is none, or it has something that this run's adapter has not.
     """
     check_adapter(folder)
+    check_adapter_files(folder)
     adapter = parts.adapter
     if adapter is None:
         raise UserError(
@@ -41,8 +44,14 @@ def start_from(folder: str | Path, parts: TrainedParts) -> None:
         )
     _check_settings(Path(folder), adapter.active_peft_config.to_dict())
     tensors = load_peft_weights(str(folder), device="cpu")
+    if broken := not_finite(tensors):
+        name, reason = next(iter(broken.items()))
+        raise UserError(
+            f"The adapter in {str(folder)!r} is broken: {name} {reason}. Use a checkpoint of before."
+        )
     try:
-        result: Any = set_peft_model_state_dict(adapter, tensors, adapter_name=adapter.active_adapter)
+        with judging():  # an earlier phase may have had fewer parts
+            result: Any = set_peft_model_state_dict(adapter, tensors, adapter_name=adapter.active_adapter)
     except RuntimeError as error:
         raise UserError(
             f"The adapter in {str(folder)!r} does not fit: {' '.join(str(error).split())} "
