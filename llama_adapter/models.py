@@ -380,10 +380,12 @@ def _add_adapter(
         ) from error
     messages = [str(warning.message) for warning in said]
     found = get_peft_model_state_dict(adapted, adapter_name=name)
+    misshapen = _misshapen(messages)
+    own = (key for key in report.missing_keys if f".{name}." in f"{key}.")  # PEFT names others' tensors too
     misfit = Misfit(
-        missing={key: "is missing" for key in report.missing_keys if not _is_shared(key)},
+        missing={key: "is missing" for key in own if key not in misshapen and not _is_shared(key)},
         unexpected=dict.fromkeys(report.unexpected_keys, "is unexpected"),
-        misshapen=_misshapen(messages),
+        misshapen=misshapen,
         not_finite=not_finite(found),
     )
     other = next((text.partition(": ")[2] for text in messages if _OTHER_BASE in text), "")

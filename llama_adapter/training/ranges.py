@@ -79,8 +79,8 @@ HOST_LIMITS: dict[str, Limit] = {
 ADAPTER_LIMITS: dict[str, Limit] = {
     "adapter.r": at_least(1),
     "adapter.prompt_layers": Limit(
-        lambda value: min(value, default=0) >= 0 if isinstance(value, list) else value >= 0,
-        "a number of layers from 0 on, or a list of layers",
+        lambda value: not isinstance(value, list) or min(value, default=0) >= 0,
+        "N for the top-most N layers, -K for all but the first K, or a list of positions from 0 on",
     ),
     "adapter.prompt_length": at_least(0),
     "adapter.lora_alpha": above(0),

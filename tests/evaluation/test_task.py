@@ -44,8 +44,8 @@ sys.exit(f"imported {{heavy}}" if heavy else code)
         ({"predictions": "p", "base": "b"}, "Answers would come from predictions and base. Use either"),
         ({"predictions": "p", "adapter": "a"}, "Answers would come from predictions and adapter."),
         ({"model": "m", "base": "b"}, "model is 'm', which chooses from a file of predictions."),
-        ({"limit": 0, "base": "b"}, "limit is 0. Use 1 or more."),
-        ({"max_new_tokens": 0, "base": "b"}, "max_new_tokens is 0. Use 1 or more."),
+        ({"limit": 0, "base": "b"}, "--limit: got '0'. Use 1 or more"),
+        ({"max_new_tokens": 0, "base": "b"}, "--max_new_tokens: got '0'. Use 1 or more"),
     ],
 )
 def test_answers_have_one_source(save, refused, options, said):

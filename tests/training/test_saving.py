@@ -91,7 +91,16 @@ def test_killed_and_resumed_equals_never_stopped(
     [
         (4, 6, {}),  # the checkpoint lies at the end of an epoch
         (1, 2, {}),
-        (5, 11, {"schedule": "published", "warmup_epochs": 1.5}),
+        (
+            5,
+            11,
+            {
+                "schedule": "published",
+                "warmup_epochs": 1.5,
+                "warmup_steps": 0,
+                "lr_scheduler_type": "linear",
+            },
+        ),
         (2, 9, {"eval_strategy": "steps", "eval_steps": 2.0, "load_best_model_at_end": True}),
         (3, 8, {"dataloader_num_workers": 0, "optim": "sgd", "max_grad_norm": 0.0}),
         (5, 11, {"batching": "tokens", "tokens_per_batch": 24}),
