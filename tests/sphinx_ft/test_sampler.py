@@ -78,7 +78,10 @@ def test_items_are_sorted_by_their_characters(tmp_path):
         group |= dict.fromkeys(numbers, kind)
     for number, beginning in enumerate(FACTS["order_after_length_sort"]):
         (item,) = [one for one in FACTS["rendered"] if beginning in one["conversations"][0]["value"]]
-        places.append({"kind": group[number], "conversations": item["conversations"], "number": number})
+        shown = {"image": "a.jpg"} if group[number] == "image_text" else {}
+        places.append(
+            {"kind": group[number], "conversations": item["conversations"], "number": number, **shown}
+        )
     path = tmp_path / "items.json"
     path.write_text(json.dumps(places[::-1]))
     source = SourceConfig(path=str(path), format="accessory")
