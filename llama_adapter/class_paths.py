@@ -33,7 +33,7 @@ def registered_class(path: object, bases: Sequence[type], place: str) -> type:
     for name, found in loaded.items():
         if path in (name, found.__name__) or (isinstance(path, str) and _is_public_name(path, found)):
             return found
-    elsewhere = [*ELSEWHERE, *(entry.value.replace(":", ".") for entry in _entries())]
+    elsewhere = declared_paths()
     if path in elsewhere:
         module, _, name = str(path).rpartition(".")
         named = getattr(importlib.import_module(module), name)
@@ -45,8 +45,9 @@ def registered_class(path: object, bases: Sequence[type], place: str) -> type:
     raise UserError(f"'{place}' is {path!r}, which is no registered kind of {wanted}. {advice}")
 
 
-def _entries() -> Iterator:
-    yield from entry_points(group=ENTRY_POINT_GROUP)
+def declared_paths() -> list[str]:
+    """Paths of the classes that packages register, whether they are imported or not."""
+    return [*ELSEWHERE, *(entry.value.replace(":", ".") for entry in entry_points(group=ENTRY_POINT_GROUP))]
 
 
 def _path(found: type) -> str:
