@@ -7,6 +7,7 @@ the classes that packages register: those of this repository below, others by th
 
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
@@ -16,6 +17,7 @@ from llama_adapter.errors import UserError
 ENTRY_POINT_GROUP = "llama_adapter.settings"
 ELSEWHERE = ("imagebind_llm.BindConfig", "sphinx_ft.SphinxTuning")
 """Classes of packages that are built on this one, imported when they are named."""
+_OF_PEFT = re.compile(r"peft\.\w+Config")
 
 
 def registered_class(path: object, bases: Sequence[type], place: str) -> type:
@@ -48,6 +50,11 @@ def registered_class(path: object, bases: Sequence[type], place: str) -> type:
 def declared_paths() -> list[str]:
     """Paths of the classes that packages register, whether they are imported or not."""
     return [*ELSEWHERE, *(entry.value.replace(":", ".") for entry in entry_points(group=ENTRY_POINT_GROUP))]
+
+
+def is_declared(path: object) -> bool:
+    """Whether a path is that of a class which a package registers, or of a configuration of PEFT."""
+    return path in declared_paths() or (isinstance(path, str) and bool(_OF_PEFT.fullmatch(path)))
 
 
 def _path(found: type) -> str:

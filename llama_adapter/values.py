@@ -14,7 +14,7 @@ from enum import EnumType
 from types import NoneType
 from typing import Any, Literal
 
-from llama_adapter.class_paths import declared_paths, registered_class
+from llama_adapter.class_paths import is_declared, registered_class
 from llama_adapter.errors import UserError
 from llama_adapter.limits import Limit, is_finite
 from llama_adapter.schema import describe_type, field_types, is_union, parts, split_limits
@@ -284,7 +284,7 @@ def _refuse_class(value: Any) -> None:
         UserError: one is.
     """
     if isinstance(value, Mapping):
-        if CLASS_PATH in value and value[CLASS_PATH] not in declared_paths():
+        if CLASS_PATH in value and not is_declared(value[CLASS_PATH]):
             raise UserError(
                 f"{CLASS_PATH} is {_quote(value[CLASS_PATH])} where no class can stand. Leave it out."
             )
