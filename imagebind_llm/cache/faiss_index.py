@@ -16,8 +16,8 @@ from torch import Tensor
 
 from imagebind_llm.cache.exact import nearest
 from imagebind_llm.cache.parts import StoredFeatures
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 from llama_adapter.lazy import needed
 
 _INVERTED = (b"Iw", b"Iv", b"IxPT")

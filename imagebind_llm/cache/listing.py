@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 FEATURES = (".npy", ".safetensors", ".pt")
@@ -94,7 +94,7 @@ def open_picture(root: Path, name: str) -> NamedBytes:
         UserError: it is not there any more.
     """
     path = root / name
-    with decoding(f"{root}/{name}", "a picture of the cache", "Restore it.", (tarfile.TarError,)):
+    with decoding(f"{root}/{name}", "a picture of the cache", "Restore it."):
         if path.is_file():
             return NamedBytes(path.read_bytes(), name)
         archive, member = _split(name)
@@ -121,7 +121,7 @@ def _members(root: Path, archive: str) -> list[Place]:
         UserError: it is no tar file, or ends before its end; tarfile itself takes a damaged header for it.
     """
     remedy = "Use whole .tar files, not compressed."
-    with decoding(root / archive, "a tar file", remedy, (tarfile.TarError,)):
+    with decoding(root / archive, "a tar file", remedy):
         with tarfile.open(root / archive, "r:") as tar:
             places = [
                 Place(f"{archive}/{member.name}", member.offset_data, member.size)

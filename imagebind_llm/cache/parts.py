@@ -25,8 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from imagebind_llm.cache.records import PartRecord, read_record, write_record, write_whole
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 
 _FILES = ("features.f16", "names.txt", "names.idx", "skipped.jsonl")
 _ITEM_BYTES = 2

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 
 ARRAYS = (".npy", ".npz", ".pt", ".safetensors")
 """How the names of array files end."""
@@ -120,10 +120,9 @@ def _pt(path: Path) -> np.ndarray:
 
 def _safetensors(path: Path) -> np.ndarray:
     """Hugging Face's."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with decoding(path, "tensors", errors=(SafetensorError,)):
+    with decoding(path, "tensors"):
         content = load_file(path)
     return _one_tensor(content, path)
 

@@ -22,8 +22,8 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 from imagebind_llm.processing.clip_times import clip_times
 from imagebind_llm.processing.config import ProcessorConfig
 from imagebind_llm.processing.resampling import resample_sinc, resample_soxr
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 from llama_adapter.lazy import needed
 
 RATE = 16_000

@@ -22,9 +22,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from imagebind_llm.processing.pictures import PICTURE_TYPES
-from llama_adapter.data.decoding import decoding
 from llama_adapter.data.images import ANIMATED, check_size, open_image, picture_format
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 from llama_adapter.lazy import needed
 
 _UNEVEN = 0.25
@@ -201,7 +201,7 @@ def _opened(path: str | Path, number: int | None = None) -> Iterator[Any]:
         UserError: there is none, or the file cannot be read.
     """
     av: Any = needed("av", "av", "Videos", "video")
-    with decoding(path, "a video", errors=(av.FFmpegError,)), av.open(str(path)) as container:
+    with decoding(path, "a video"), av.open(str(path)) as container:
         stream = container.streams.best("video") if number is None else container.streams[number]
         if stream is None:
             kinds = sorted({stream.type for stream in container.streams})

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from imagebind_llm.processing.arrays import read_array
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 
 CHANNELS, LENGTH, RATE = 6, 2000, 200.0
 _TABLES = (".csv", ".tsv", ".txt")

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from imagebind_llm.processing.arrays import ARRAYS, read_array
 from imagebind_llm.processing.config import PointConfig
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 from llama_adapter.lazy import needed
 
 _PCD_KINDS = {"I": "i", "U": "u", "F": "f"}
@@ -101,7 +101,7 @@ def _read_ply(path: Path) -> Shaped[np.ndarray, "N 3"]:
     plyfile: Any = needed("plyfile", "plyfile", "Point clouds in .ply", "point")
     head, mark, body = _unmarked(path).partition(b"end_header")
     plain = head.decode("ascii", errors="replace").encode("ascii", errors="replace")
-    with decoding(path, "a point cloud", errors=(plyfile.PlyParseError,)):
+    with decoding(path, "a point cloud"):
         vertices = plyfile.PlyData.read(io.BytesIO(plain + mark + body))["vertex"]
         return np.stack([np.asarray(vertices[axis], dtype=np.float64) for axis in _AXES], axis=1)
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from llama_adapter.data.decoding import decoding
 from llama_adapter.errors import UserError
+from llama_adapter.file_formats.damage import decoding
 from llama_adapter.lazy import needed
 
 MAX_PIXELS = "LLAMA_ADAPTER_MAX_PIXELS"
@@ -105,9 +105,8 @@ def open_image(path: Any) -> Iterator[Any]:
     pil = needed("PIL.Image", "pillow")
     if most := os.environ.get(MAX_PIXELS):
         pil.MAX_IMAGE_PIXELS = _whole(most)
-    bombs = (pil.DecompressionBombError, pil.DecompressionBombWarning)
     with (
-        decoding(path, "an image", "Replace the file, or leave its records out.", bombs),
+        decoding(path, "an image", "Replace the file, or leave its records out."),
         _opened(path) as image,
     ):
         check_size(path, *image.size)
