@@ -18,6 +18,12 @@ DROPS_THOUGHTS = CHATML.replace(
     "{% if loop.last %}{{ message['content'] }}"
     "{% else %}{{ message['content'].split('</think>')[-1] }}{% endif %}",
 )
+THOUGHTFUL_TALK = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "<think>hm</think>first"},
+    {"role": "user", "content": "two"},
+    {"role": "assistant", "content": "second"},
+]
 # a template that writes the begin token itself, trims what it is given and puts a blank before the end token
 BRACKETS = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"

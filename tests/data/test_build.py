@@ -13,7 +13,7 @@ from rich.console import Console
 
 from llama_adapter.data import DataConfig, PaddingCollator, SourceConfig, build_datasets
 from llama_adapter.errors import UserError
-from tests.data.conftest import DROPS_THOUGHTS
+from tests.data.conftest import DROPS_THOUGHTS, THOUGHTFUL_TALK
 
 
 def alpaca(name, count):
@@ -303,14 +303,7 @@ def test_a_conversation_that_the_template_rewrites_becomes_several_rows(
 ):
     tokenizer = copy.deepcopy(byte_level)
     tokenizer.chat_template = DROPS_THOUGHTS
-    talk = [
-        ("user", "one"),
-        ("assistant", "<think>hm</think>first"),
-        ("user", "two"),
-        ("assistant", "second"),
-    ]
-    messages = [{"role": role, "content": text} for role, text in talk]
-    path = write("a.jsonl", [{"messages": messages}, {"messages": messages[:2]}])
+    path = write("a.jsonl", [{"messages": THOUGHTFUL_TALK}, {"messages": THOUGHTFUL_TALK[:2]}])
     source = SourceConfig(path=str(path), streaming=streaming, type="talk")
     built = build_datasets(DataConfig(train=[source], cache_dir=str(tmp_path), shuffle_buffer=0), tokenizer)
     rows = list(built.train)

@@ -9,7 +9,7 @@ from llama_adapter.data import DataConfig, SourceConfig
 from llama_adapter.data.prepare import Row
 from llama_adapter.data.validate import ValidateConfig, masked_tokens, validate_data
 from llama_adapter.errors import UserError
-from tests.data.conftest import DROPS_THOUGHTS
+from tests.data.conftest import DROPS_THOUGHTS, THOUGHTFUL_TALK
 
 GOOD = {"instruction": "Say hi.", "output": "hi"}
 
@@ -173,14 +173,10 @@ def test_pictures_that_cannot_be_used_are_listed_with_their_record(validate, wri
 
 @pytest.mark.parametrize(("mode", "examples"), [("split", 5), ("last", 3)])
 def test_conversations_that_the_template_rewrites_are_counted(mode, examples, validate, write):
-    talk = [
-        ("user", "one"),
-        ("assistant", "<think>hm</think>first"),
-        ("user", "two"),
-        ("assistant", "second"),
-    ]
-    messages = [{"role": role, "content": text} for role, text in talk]
-    path = write("a.jsonl", [{"messages": messages}, {"messages": messages}, {"messages": messages[:2]}])
+    path = write(
+        "a.jsonl",
+        [{"messages": THOUGHTFUL_TALK}, {"messages": THOUGHTFUL_TALK}, {"messages": THOUGHTFUL_TALK[:2]}],
+    )
     code, shown = validate(path, template="chat", rewritten_turns=mode, chat_template=DROPS_THOUGHTS)
     figures = dict(re.findall(r"│ ([a-z ]+?) +│ +(\d+) │", shown))
     assert code == 0

@@ -13,7 +13,7 @@ from llama_adapter import ZeroInitConfig
 from llama_adapter.cli import main
 from llama_adapter.errors import UserError
 from llama_adapter.models import BaseModelConfig, load_base, load_tokenizer
-from tests.file_formats.mutations import mutated
+from tests.faults.mutations import mutants
 
 WHOLE_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 DAMAGE = {
@@ -138,8 +138,8 @@ def test_weights_of_torch_are_looked_at_too(base):
 @pytest.mark.parametrize("name", [*WHOLE_FILES, "model.safetensors"])
 def test_many_damaged_folders_give_only_our_errors(base, name):
     sound, refused = (base / name).read_bytes(), 0
-    for seed in range(300):
-        (base / name).write_bytes(mutated(sound, seed))
+    for damaged in mutants(sound, 300):
+        (base / name).write_bytes(damaged)
         try:
             settings = BaseModelConfig(name_or_path=str(base))
             load_tokenizer(settings) if name.startswith("tokenizer") else load_base(settings)
