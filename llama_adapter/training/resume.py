@@ -8,6 +8,7 @@ load weights.
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,18 +149,24 @@ def changed_settings(checkpoint: Path, facts: dict[str, Any]) -> list[str]:
         for name in (was.keys() | now.keys() if was else set())
         if was.get(name) != now.get(name) and name not in _OF_THIS_START
     )
-    for name, what in _REFUSED.items():
-        before, here = saved.get(name, was.get(name)), facts.get(name, now.get(name))
-        if before is not None and here is not None and before != json.loads(json.dumps(here)):
-            named = [key for key in differing if key == name or key.startswith(f"{name}.")]
-            raise _refusal(checkpoint, what, named, was, now)
-    if frozen := [name for name in differing if name.startswith("tuning.")]:
-        raise _refusal(checkpoint, "what trains", frozen, was, now)
-    kind = now.get("training.lr_scheduler_type")
-    rates = [name for name in differing if name.removeprefix("training.") in _RATES]
-    if kind in _STATEFUL and rates:
-        raise _refusal(checkpoint, f"a rate under lr_scheduler_type={kind!r}", rates, was, now)
+    for what, names in _fixed(was | saved, now | facts, differing):
+        raise _refusal(checkpoint, what, names, was, now)
     return [f"{name}: {was.get(name)!r} -> {now.get(name)!r}" for name in differing]
+
+
+def _fixed(
+    there: dict[str, Any], here: dict[str, Any], differing: list[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """What a run cannot go on with as it is now, and the settings that say so."""
+    for name, what in _REFUSED.items():
+        before, now = there.get(name), here.get(name)
+        if before is not None and now is not None and before != json.loads(json.dumps(now)):
+            yield what, [key for key in differing if key == name or key.startswith(f"{name}.")]
+    if frozen := [name for name in differing if name.startswith("tuning.")]:
+        yield "what trains", frozen
+    kind = here.get("training.lr_scheduler_type")
+    if kind in _STATEFUL and (rates := [one for one in differing if one.removeprefix("training.") in _RATES]):
+        yield f"a rate under lr_scheduler_type={kind!r}", rates
 
 
 def changes_rates(changes: list[str]) -> bool:
