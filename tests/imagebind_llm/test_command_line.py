@@ -9,6 +9,7 @@ import zlib
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from llama_adapter.cli import main
 from tests.imagebind_llm.bind_runs import write_sound
@@ -44,12 +45,13 @@ def chat(trained, monkeypatch, capsys, lines):
 def test_files_of_every_modality(answer, shared_data, tmp_path):
     np.savetxt(tmp_path / "walk.csv", np.random.default_rng(0).normal(size=(2000, 6)), delimiter=",")
     pictures, sounds = shared_data / "images" / "imagebind", shared_data / "audio"
+    Image.open(sorted(pictures.glob("*.jpg"))[1]).convert("L").save(tmp_path / "heat.png")
     files = {
         "image": sorted(pictures.glob("*.jpg"))[0],
         "video": shared_data / "video" / "2.avi",
         "audio": sounds / "llamafactory" / "3.flac",
         "depth": shared_data / "depth_stereo" / "motorcycle_disp.npz",
-        "thermal": sorted(pictures.glob("*.jpg"))[1],
+        "thermal": tmp_path / "heat.png",
         "imu": tmp_path / "walk.csv",
         "point": shared_data / "pointcloud" / "car.npy",
     }
