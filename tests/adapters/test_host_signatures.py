@@ -29,6 +29,7 @@ TUNER = {
     "_mark_only_adapters_as_trainable": ("self", "model"),
     "_prepare_adapter_config": ("self", "peft_config", "model_config"),
     "_prepare_model": ("self", "peft_config", "model"),
+    "_remap_adapter_state_dict_for_load": ("model", "config", "adapter_name", "state_dict"),
     "_replace_module": ("self", "parent", "child_name", "new_module", "child"),
     "_unload_and_optionally_merge": ("self", "merge", "progressbar", "safe_merge", "adapter_names"),
     "inject_adapter": (

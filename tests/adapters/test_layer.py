@@ -1,8 +1,12 @@
 import pytest
+from peft import get_peft_model
 from torch import nn
 
+from llama_adapter import ZeroInitConfig
 from llama_adapter.adapters.layer import ZeroInitLayer, active_in, wrap_once
 from llama_adapter.adapters.norms import ZeroInitNorm
+from llama_adapter.adapters.prompts import PromptLayer
+from tests.tiny import tiny_llama
 
 
 def test_a_module_is_wrapped_once():
@@ -22,5 +26,18 @@ def test_disabled_layers_have_no_active_adapter():
 
 
 def test_layers_refuse_to_merge():
-    with pytest.raises(NotImplementedError, match=r"Adapters \['x'\] do not merge.*Keep them attached"):
-        ZeroInitLayer().merge(adapter_names=["x"])
+    config = ZeroInitConfig(prompt_length=2, task_type="CAUSAL_LM")
+    model = get_peft_model(tiny_llama(), config, adapter_name="x")
+    layer = next(module for module in model.modules() if isinstance(module, PromptLayer))
+    with pytest.raises(
+        NotImplementedError, match=r"Adapters \['x'\] have gated prompts and do not merge.*Keep them attached"
+    ):
+        layer.merge(adapter_names=["x"])
+    layer.merge(adapter_names=["y"])  # has no part here, as in PEFT
+
+
+def test_a_layer_that_says_nothing_of_folding_refuses_to_merge(monkeypatch):
+    layer = ZeroInitLayer()
+    monkeypatch.setattr(ZeroInitLayer, "has_adapter", lambda self, name: True)
+    with pytest.raises(NotImplementedError, match=r"ZeroInitLayer does not say what \['x'\] fold into"):
+        layer.merge(adapter_names=["x"])
