@@ -109,5 +109,5 @@ def test_an_encoder_that_is_not_at_hand_is_stated(tmp_path, base):
         small_run(tmp_path, base, "--vision.name_or_path", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="feature_tokens=3 and feature_width=None .* Use both, or none"):
         small_run(tmp_path, base, "--feature_tokens", "3")
-    with pytest.raises(UserError, match="image_share is 2. Use a share"):
+    with pytest.raises(UserError, match=r"--image_share: got .2.\. Use a number from 0 to 1"):
         small_run(tmp_path, base, "--image_share", "2")
