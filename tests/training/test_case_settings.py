@@ -43,7 +43,7 @@ WRONG = [
     ("base.dtype", ["fp8"]),
     ("base.attn_implementation", ["flash"]),
     ("adapter.prompt_length", [-1]),
-    ("adapter.prompt_layers", [-1]),
+    ("adapter.prompt_layers", [[-1], "all"]),  # -1 alone is all but the first
 ]
 
 
