@@ -24,6 +24,9 @@ class Limit:
     words: str
     """What is accepted, as it ends the sentence 'Use ...'."""
 
+    def __repr__(self) -> str:
+        return self.words  # stands in help pages, beside the type
+
 
 def at_least(low: int) -> Limit:
     """Numbers from `low` on."""
